@@ -1,0 +1,1 @@
+"""ipr, for people; also the kubectl plugin kubectl-ipr."""

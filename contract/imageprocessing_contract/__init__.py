@@ -1,0 +1,1 @@
+"""What operator and worker agree on: request, task, report, names, reasons."""

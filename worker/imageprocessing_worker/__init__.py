@@ -1,0 +1,1 @@
+"""The worker: plan, shard and finalize, one step a Pod."""
