@@ -154,9 +154,9 @@ class Spec(_Camel, frozen=True):
     worker: Worker
     active_deadline_seconds: int
     suspend: bool
+    job_ttl_seconds_after_finished: int = msgspec.field(name="jobTTLSecondsAfterFinished")
     request_id: str | None = msgspec.field(name="requestID", default=None)
     webhook: Webhook | None = None
-    job_ttl_seconds_after_finished: int = msgspec.field(name="jobTTLSecondsAfterFinished")
 
 
 def parse_spec(spec: dict[str, Any]) -> Spec:
