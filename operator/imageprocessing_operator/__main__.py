@@ -1,0 +1,77 @@
+"""The operator's process: python -m imageprocessing_operator."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sys
+
+import msgspec
+
+from imageprocessing_contract.guard import Guard
+from imageprocessing_operator.api import API, APIError, connect
+from imageprocessing_operator.controller import Controller
+from imageprocessing_operator.freshness import Freshness
+from imageprocessing_operator.settings import Settings, read_settings
+from imageprocessing_operator.watch import watch
+from imageprocessing_operator.webhook import Courier
+
+logger = logging.getLogger("imageprocessing_operator")
+_CHECK = 10.0  # seconds between looks at the watches' freshness
+
+
+class DeafError(Exception):
+    """A watch is dead: a new process is the remedy."""
+
+
+async def run(settings: Settings) -> None:
+    """Runs until a signal; any error ends the process, and its Deployment starts it again."""
+    connection = await connect()
+    api = API(connection)
+    courier = Courier(api, Guard(settings.webhook_allowed_networks))
+    controller = Controller(api, courier, settings)
+    freshness = Freshness()
+    ready = asyncio.Event()
+    try:
+        await controller.resync()
+        watching = asyncio.create_task(watch(controller, connection, freshness, settings, ready))
+        others = [
+            asyncio.create_task(controller.run()),
+            asyncio.create_task(_stay_fresh(freshness, 2 * max(1, len(settings.namespaces)))),
+        ]
+        ended, _ = await asyncio.wait([watching, *others], return_when=asyncio.FIRST_COMPLETED)
+        for task in [watching, *others]:
+            task.cancel()
+        await asyncio.gather(watching, *others, return_exceptions=True)
+        for task in ended:
+            task.result()
+    finally:
+        await api.close()
+
+
+async def _stay_fresh(freshness: Freshness, watches: int) -> None:
+    while (stale := freshness.stale(watches)) is None:
+        await asyncio.sleep(_CHECK)
+    raise DeafError(stale)
+
+
+def main() -> int:
+    """Returns the exit code: 0 after a signal, 1 after an error, 2 for bad settings."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logging.getLogger("kopf").setLevel(logging.WARNING)
+    try:
+        settings = read_settings(os.environ)
+    except msgspec.DecodeError as error:
+        logger.error("the settings in the environment are wrong: %s", error)
+        return 2
+    try:
+        asyncio.run(run(settings))
+    except (APIError, DeafError) as error:
+        logger.error("%s", error)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,138 @@
+"""The Kubernetes API in plain objects, through the official client's connection.
+
+The client's own models cost more to build than the call; its configuration, its
+tokens and its TLS are what we want of it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import quote, urlencode
+
+import aiohttp
+from kubernetes.aio import client, config
+
+from imageprocessing_contract import names
+
+Object = dict[str, Any]
+"""An object of the API, as JSON has it."""
+
+_TIMEOUT = aiohttp.ClientTimeout(total=30)
+MERGE_PATCH = "application/merge-patch+json"
+
+
+class APIError(Exception):
+    """The API server refused, or could not be reached (status 0)."""
+
+    def __init__(self, status: int, reason: str, message: str) -> None:
+        super().__init__(f"{status} {reason}: {message}")
+        self.status, self.reason, self.message = status, reason, message
+
+    @property
+    def transient(self) -> bool:
+        """Whether the same call may succeed later."""
+        return self.status in (0, 408, 429) or self.status >= 500
+
+
+class API:
+    """Calls to the API server; each raises APIError."""
+
+    def __init__(self, client_: client.ApiClient) -> None:
+        self._client = client_
+
+    async def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str | int] | None = None,
+        body: Object | None = None,
+        content_type: str = "application/json",
+    ) -> Object:
+        """One request; returns the object that the server answers with."""
+        headers = {"Accept": "application/json", "Content-Type": content_type}
+        if query:
+            path = f"{path}?{urlencode(query)}"
+        try:
+            prepared = await self._client.param_serialize(
+                method, path, header_params=headers, auth_settings=["BearerToken"]
+            )
+            # The body goes past param_serialize, which would walk through all of it.
+            response = await self._client.call_api(
+                prepared[0], prepared[1], prepared[2], body, _request_timeout=_TIMEOUT
+            )
+            text = await response.read()
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise APIError(0, "Unreachable", str(error) or type(error).__name__) from error
+        try:
+            answer = json.loads(text)
+        except ValueError as error:
+            raise APIError(
+                response.status, "NotJSON", text[:200].decode(errors="replace")
+            ) from error
+        if response.status >= 400:
+            raise APIError(
+                response.status, answer.get("reason", "Unknown"), answer.get("message", "")
+            )
+        if not isinstance(answer, dict):
+            raise APIError(response.status, "NotAnObject", "the answer is no JSON object")
+        return answer
+
+    async def list(self, path: str, query: Mapping[str, str | int]) -> list[Object]:
+        """All items of a list, page by page."""
+        items: list[Object] = []
+        more = ""
+        while True:
+            page = await self.call("GET", path, query={**query, "limit": 500, "continue": more})
+            items += page.get("items", [])
+            more = page.get("metadata", {}).get("continue", "")
+            if not more:
+                return items
+
+    async def close(self) -> None:
+        """Closes the connections."""
+        await self._client.close()
+
+
+async def connect() -> client.ApiClient:
+    """A client with KUBECONFIG, or with the Pod's service account."""
+    settings = client.Configuration()
+    if "KUBERNETES_SERVICE_HOST" in os.environ and "KUBECONFIG" not in os.environ:
+        config.load_incluster_config(client_configuration=settings)
+    else:
+        await config.load_kube_config(client_configuration=settings)
+    # Without this a hot spell opens a hundred connections.
+    settings.connection_pool_maxsize = 32
+    return client.ApiClient(configuration=settings)
+
+
+def requests_path(namespace: str | None = None, name: str | None = None, sub: str = "") -> str:
+    """Path of requests: all of them, a namespace's, or one."""
+    return _path(f"/apis/{names.GROUP}/{names.VERSION}", names.PLURAL, namespace, name, sub)
+
+
+def jobs_path(namespace: str | None = None, name: str | None = None) -> str:
+    """Path of Jobs."""
+    return _path("/apis/batch/v1", "jobs", namespace, name)
+
+
+def core_path(plural: str, namespace: str, name: str | None = None) -> str:
+    """Path of objects of the core group: pods, events, secrets."""
+    return _path("/api/v1", plural, namespace, name)
+
+
+def _path(
+    root: str, plural: str, namespace: str | None, name: str | None = None, sub: str = ""
+) -> str:
+    parts = [root]
+    if namespace is not None:
+        parts += ["namespaces", quote(namespace, safe="")]
+    parts.append(plural)
+    if name is not None:
+        parts.append(quote(name, safe=""))
+    if sub:
+        parts.append(sub)
+    return "/".join(parts)

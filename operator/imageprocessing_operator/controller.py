@@ -1,0 +1,252 @@
+"""Ties it together: events feed the queue, workers reconcile one request at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+
+from imageprocessing_contract import names
+from imageprocessing_operator.actions import (
+    Action,
+    CreateJob,
+    Decision,
+    DeleteJob,
+    Deliver,
+    FindTrouble,
+    ReadReport,
+    UpdateJob,
+)
+from imageprocessing_operator.api import API, APIError, jobs_path, requests_path
+from imageprocessing_operator.cache import Cache, Key
+from imageprocessing_operator.executor import Executor
+from imageprocessing_operator.reconcile import QUIET, reconcile
+from imageprocessing_operator.reports import read_report
+from imageprocessing_operator.settings import Settings
+from imageprocessing_operator.state import Delivery, Job, Request, Trouble, read_job, read_request
+from imageprocessing_operator.trouble import find_trouble
+from imageprocessing_operator.webhook import Courier
+from imageprocessing_operator.workqueue import WorkQueue
+
+WORKERS = 16
+"""Requests that are worked on at once; the work is waiting for the API server."""
+UNSETTLED = "status.settled!=true"
+"""Field selector: settled requests are history, and are neither watched nor listed."""
+RESYNC = 300.0
+"""Seconds between full lists, which find what a watch has lost."""
+_LONGEST_LOOK = timedelta(seconds=60)
+"""Time between looks at a Job whose Pods do not run."""
+
+
+def utc_now() -> datetime:
+    """Now, in whole seconds, as Kubernetes writes times."""
+    return datetime.now(UTC).replace(microsecond=0)
+
+
+class Controller:
+    """The operator without its watches; `clock` is passed in."""
+
+    def __init__(
+        self,
+        api: API,
+        courier: Courier,
+        settings: Settings,
+        clock: Callable[[], datetime] = utc_now,
+    ) -> None:
+        self._api, self._courier, self._clock = api, courier, clock
+        self._settings = settings
+        self._executor = Executor(api, settings)
+        self._cache = Cache()
+        self._queue: WorkQueue[Key] = WorkQueue()
+        self._deliveries: dict[str, Delivery] = {}
+        self._delivering: dict[str, asyncio.Task[None]] = {}
+        self._refused: dict[str, Trouble] = {}
+        self._looks: dict[str, _Look] = {}
+
+    # -- what is seen --------------------------------------------------------------
+
+    def see_request(self, kind: str | None, body: dict[str, Any]) -> None:
+        """An event of the requests' watch; settling arrives as DELETED."""
+        try:
+            request = read_request(body)
+        except msgspec.ValidationError as error:
+            logger.error("request %s is not readable: %s", body["metadata"]["name"], error)
+            return
+        if kind == "DELETED" or request.status.settled:
+            self._cache.drop_request(request)
+            self._queue.forget((request.namespace, request.name))
+        else:
+            self._queue.add(self._cache.put_request(request))
+
+    def see_job(self, kind: str | None, body: dict[str, Any]) -> None:
+        """An event of the Jobs' watch."""
+        job = read_job(body)
+        if job is None:
+            return
+        key = self._cache.drop_job(job) if kind == "DELETED" else self._cache.put_job(job)
+        if key is not None:
+            self._queue.add(key)
+
+    async def resync(self) -> None:
+        """Lists everything and replaces the cache; raises APIError."""
+        requests: list[Request] = []
+        jobs: list[Job] = []
+        for namespace in self._settings.namespaces or [None]:
+            selector = {"fieldSelector": UNSETTLED}
+            for body in await self._api.list(requests_path(namespace), selector):
+                try:
+                    requests.append(read_request(body))
+                except msgspec.ValidationError as error:
+                    name = body["metadata"]["name"]
+                    logger.error("request %s is not readable: %s", name, error)
+            label = {"labelSelector": names.LABEL_REQUEST_UID}
+            found = await self._api.list(jobs_path(namespace), label)
+            jobs += [job for body in found if (job := read_job(body)) is not None]
+        self._cache.replace(requests, jobs)
+        uids = {job.uid for job in jobs}
+        self._looks = {uid: look for uid, look in self._looks.items() if uid in uids}
+        for key in self._cache.keys():
+            self._queue.add(key)
+
+    # -- what is done ---------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Until cancelled; ends with an error only for a bug."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._resync_regularly())
+            for _ in range(WORKERS):
+                tasks.create_task(self._work())
+
+    async def _resync_regularly(self) -> None:
+        while True:
+            await asyncio.sleep(RESYNC)
+            try:
+                await self.resync()
+            except APIError as error:
+                logger.warning("cannot list: %s", error)
+
+    async def _work(self) -> None:
+        while True:
+            key = await self._queue.get()
+            try:
+                await self._visit(key)
+            except APIError as error:
+                await self._failed(key, error)
+            else:
+                self._queue.succeeded(key)
+            finally:
+                self._queue.done(key)
+
+    async def _failed(self, key: Key, error: APIError) -> None:
+        """Later again; after a conflict with the newest version."""
+        level = logging.INFO if error.status in (404, 409) else logging.WARNING
+        logger.log(level, "%s/%s: %s", *key, error)
+        if error.status in (404, 409):
+            await self._refresh(key)
+        self._queue.retry(key)
+
+    async def _refresh(self, key: Key) -> None:
+        try:
+            body = await self._api.call("GET", requests_path(*key))
+        except APIError as error:
+            known = self._cache.request(key)
+            if error.status == 404 and known is not None:
+                self._cache.drop_request(known)
+            return
+        self.see_request(None, body)
+
+    async def _visit(self, key: Key) -> None:
+        """Reconciles until nothing more is learnt by it."""
+        learnt = True
+        while learnt and (known := self._cache.request(key)) is not None:
+            now = self._clock()
+            delivery, refused = self._deliveries.get(known.uid), self._refused.get(known.uid)
+            request = msgspec.structs.replace(known, delivery=delivery, refused=refused)
+            decision = reconcile(request, self._cache.jobs(request.uid), now)
+            learnt = False
+            for action in decision.actions:
+                learnt = await self._perform(key, request, action, now) or learnt
+            await self._write(request, decision, now)
+            if delivery is not None and self._deliveries.get(known.uid) is delivery:
+                del self._deliveries[known.uid]
+            if decision.again is not None:
+                self._queue.add_after(key, max(1.0, (decision.again - now).total_seconds()))
+
+    async def _write(self, request: Request, decision: Decision, now: datetime) -> None:
+        written = await self._executor.write_status(request, decision.status)
+        if written is not None and written.status.settled:
+            self._cache.drop_request(written)
+        elif written is not None:
+            self._cache.put_request(written)
+        for event in decision.events:
+            await self._executor.post_event(request, event, now)
+
+    async def _perform(self, key: Key, request: Request, action: Action, now: datetime) -> bool:
+        """Whether it found out something that may change the decision at once."""
+        match action:
+            case CreateJob():
+                return await self._create(request, action, now)
+            case UpdateJob():
+                updated = await self._executor.update_job(action)
+                if updated is None:
+                    self._cache.drop_job(action.job)
+                else:
+                    self._cache.put_job(updated)
+            case DeleteJob():
+                await self._executor.delete_job(action.job)
+            case ReadReport():
+                self._cache.learn(action.job, report=await read_report(self._api, action.job))
+                return True
+            case FindTrouble():
+                return await self._look(key, action.job, now)
+            case Deliver():
+                self._deliver(key, request)
+        return False
+
+    async def _create(self, request: Request, action: CreateJob, now: datetime) -> bool:
+        made = await self._executor.create_job(request, action, now)
+        before = self._refused.pop(request.uid, None)
+        if isinstance(made, Job):
+            self._cache.put_job(made)
+            return before is not None
+        self._refused[request.uid] = made
+        return before is None or before.message != made.message
+
+    async def _look(self, key: Key, job: Job, now: datetime) -> bool:
+        """Looks for trouble when it is time to, less and less often."""
+        look = self._looks.get(job.uid) or _Look(max(now, job.created + QUIET), QUIET)
+        if now >= look.due:
+            trouble = await find_trouble(self._api, job, now)
+            self._cache.learn(job, trouble=trouble)
+            interval = min(2 * look.interval, _LONGEST_LOOK)
+            look = _Look(now + look.interval, interval)
+        else:
+            trouble = job.trouble
+        self._looks[job.uid] = look
+        self._queue.add_after(key, (look.due - now).total_seconds())
+        return trouble != job.trouble
+
+    def _deliver(self, key: Key, request: Request) -> None:
+        """Sends in the background: a slow receiver delays nobody else."""
+        if request.uid in self._delivering:
+            return
+
+        async def send() -> None:
+            try:
+                self._deliveries[request.uid] = await self._courier.deliver(request)
+            finally:
+                del self._delivering[request.uid]
+                self._queue.add(key)
+
+        self._delivering[request.uid] = asyncio.create_task(send())
+
+
+class _Look(msgspec.Struct, frozen=True):
+    """When a Job's trouble is looked for next, and how long after that again."""
+
+    due: datetime
+    interval: timedelta

@@ -1,0 +1,154 @@
+"""Performs what a decision asks for: every write to the API is here."""
+
+from __future__ import annotations
+
+import logging
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from imageprocessing_contract import names
+from imageprocessing_contract.reasons import Reason
+from imageprocessing_contract.request import Source, parse_spec
+from imageprocessing_operator import jobs
+from imageprocessing_operator.actions import CreateJob, DeleteJob, Event, UpdateJob
+from imageprocessing_operator.api import (
+    API,
+    MERGE_PATCH,
+    APIError,
+    core_path,
+    jobs_path,
+    requests_path,
+)
+from imageprocessing_operator.settings import Settings
+from imageprocessing_operator.state import Job, Request, Trouble, read_job, read_request
+from imageprocessing_operator.status import Status, changes
+
+logger = logging.getLogger(__name__)
+_MESSAGE = 1024  # characters of an event's message, the API's own limit
+
+
+class Executor:
+    """One method an action; each raises APIError where the caller should try again later."""
+
+    def __init__(self, api: API, settings: Settings) -> None:
+        self._api, self._settings = api, settings
+
+    async def create_job(self, request: Request, wanted: CreateJob, now: datetime) -> Job | Trouble:
+        """The new Job, our own from before a crash, or why there is none."""
+        source = await self._whole_source(request, wanted)
+        failures_of = await self._failures_of(request)
+        if isinstance(failures_of, Trouble):
+            return failures_of
+        body = jobs.build_job(request, wanted, source, self._settings, failures_of)
+        try:
+            created = await self._api.call("POST", jobs_path(request.namespace), body=body)
+        except APIError as error:
+            if error.status == 409 and error.reason == "AlreadyExists":
+                return await self._adopt(request, body["metadata"]["name"], now)
+            if error.transient or error.status == 401:
+                raise
+            message = f"the API server refuses the Job: {error.message}"
+            return Trouble(Reason.JOB_REFUSED, message, now, final=True)
+        logger.info("created Job %s/%s", request.namespace, body["metadata"]["name"])
+        job = read_job(created)
+        assert job is not None  # noqa: S101 - it has the labels that we gave it
+        return job
+
+    async def delete_job(self, job: Job) -> None:
+        """Background: without it the Pods live on, ownerless."""
+        try:
+            await self._api.call(
+                "DELETE",
+                jobs_path(job.namespace, job.name),
+                body={"propagationPolicy": "Background", "preconditions": {"uid": job.uid}},
+            )
+        except APIError as error:
+            # 409: the name is another Job's by now.
+            if error.status not in (404, 409):
+                raise
+
+    async def update_job(self, update: UpdateJob) -> Job | None:
+        """The Job as it is now, None where it is gone."""
+        spec: dict[str, Any] = {
+            "suspend": update.suspend,
+            "parallelism": update.parallelism,
+            "ttlSecondsAfterFinished": update.ttl,
+        }
+        body = {"spec": {key: value for key, value in spec.items() if value is not None}}
+        try:
+            answer = await self._api.call(
+                "PATCH",
+                jobs_path(update.job.namespace, update.job.name),
+                body=body,
+                content_type=MERGE_PATCH,
+            )
+        except APIError as error:
+            if error.status == 404:
+                return None
+            raise
+        return read_job(answer)
+
+    async def write_status(self, request: Request, status: Status) -> Request | None:
+        """The request with its new status; None where nothing had to be written.
+
+        Carries the resource version: two operators at once then cannot undo each other.
+        """
+        patch = changes(request.status, status)
+        if not patch:
+            return None
+        answer = await self._api.call(
+            "PATCH",
+            requests_path(request.namespace, request.name, "status"),
+            body={
+                "metadata": {"resourceVersion": request.resource_version, "uid": request.uid},
+                "status": patch,
+            },
+            content_type=MERGE_PATCH,
+        )
+        return read_request(answer)
+
+    async def post_event(self, request: Request, event: Event, now: datetime) -> None:
+        """Best effort: an event that cannot be written is logged and forgotten."""
+        stamp = now.isoformat().replace("+00:00", "Z")
+        body = {
+            "apiVersion": "v1",
+            "kind": "Event",
+            "metadata": {"generateName": f"{request.name[:50]}.", "namespace": request.namespace},
+            "involvedObject": {
+                "apiVersion": names.API_VERSION,
+                "kind": names.KIND,
+                "namespace": request.namespace,
+                "name": request.name,
+                "uid": request.uid,
+                "resourceVersion": request.resource_version,
+            },
+            "type": event.type,
+            "reason": event.reason,
+            "message": event.message[:_MESSAGE],
+            "source": {"component": names.MANAGED_BY},
+            "reportingComponent": names.MANAGED_BY,
+            "firstTimestamp": stamp,
+            "lastTimestamp": stamp,
+            "count": 1,
+        }
+        try:
+            await self._api.call("POST", core_path("events", request.namespace), body=body)
+        except APIError as error:
+            logger.warning("event %s for %s: %s", event.reason, request.name, error)
+
+    async def _whole_source(self, request: Request, wanted: CreateJob) -> Source:
+        """The source with its inline text, which only plan needs and nobody caches."""
+        if wanted.step != "plan" or not request.inline:
+            return request.spec.source
+        body = await self._api.call("GET", requests_path(request.namespace, request.name))
+        return parse_spec(body["spec"]).source
+
+    async def _adopt(self, request: Request, name: str, now: datetime) -> Job | Trouble:
+        """The Job that already has the name, if it is this request's own."""
+        job = read_job(await self._api.call("GET", jobs_path(request.namespace, name)))
+        if job is not None and job.owned and job.request_uid == request.uid:
+            return job
+        message = f"a Job {name} that is not this request's has the name; delete or rename it"
+        return Trouble(Reason.JOB_NAME_TAKEN, message, now, final=True)

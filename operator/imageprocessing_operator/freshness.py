@@ -1,0 +1,50 @@
+"""Whether the watches are alive, seen at the connections themselves.
+
+Kopf can live on deaf: an error inside a watch stream ended its tasks while the
+process went on (tried). A watch connects again at least every 300 s.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from types import SimpleNamespace
+
+import aiohttp
+
+LIMIT = 330.0
+"""Seconds: the server ends a watch after 300, the client after 310."""
+
+
+class Freshness:
+    """Notes when each watch last connected."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._started = clock()
+        self._seen: dict[str, float] = {}
+
+    def trace(self) -> aiohttp.TraceConfig:
+        """For the session that the watches use."""
+        config = aiohttp.TraceConfig()
+        config.on_request_end.append(self._on_request_end)
+        return config
+
+    def stale(self, watches: int) -> str | None:
+        """Which watch has been silent too long, None while all are fresh."""
+        now = self._clock()
+        if len(self._seen) < watches and now - self._started > LIMIT:
+            return f"only {len(self._seen)} of {watches} watches ever connected"
+        for path, seen in self._seen.items():
+            if now - seen > LIMIT:
+                return f"the watch of {path} has not connected for {now - seen:.0f} s"
+        return None
+
+    async def _on_request_end(
+        self,
+        session: aiohttp.ClientSession,  # noqa: ARG002
+        context: SimpleNamespace,  # noqa: ARG002
+        params: aiohttp.TraceRequestEndParams,
+    ) -> None:
+        if params.url.query.get("watch") == "true" and params.response.status == 200:
+            self._seen[params.url.path] = self._clock()

@@ -1,0 +1,53 @@
+"""Reading the report of a finished step: the termination message of its Pod."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from imageprocessing_contract import names, report
+from imageprocessing_contract.report import Report
+from imageprocessing_operator.api import API, core_path
+from imageprocessing_operator.state import Job, LostReport
+
+_PODS = 50
+"""Pods of one step that are looked at: every retry leaves one."""
+
+
+async def read_report(api: API, job: Job) -> Report | LostReport:
+    """The last Pod's report; raises APIError."""
+    selector = f"batch.kubernetes.io/controller-uid={job.uid}"
+    answer = await api.call(
+        "GET",
+        core_path("pods", job.namespace),
+        query={"labelSelector": selector, "limit": _PODS},
+    )
+    return pick_report(answer.get("items", []), job)
+
+
+def pick_report(pods: list[dict[str, Any]], job: Job) -> Report | LostReport:
+    """The report of the Pod that ended last; a completed step's must come from exit code 0."""
+    ended = [end for pod in pods if (end := _termination(pod)) is not None]
+    if job.ended == "Complete":
+        ended = [end for end in ended if end.get("exitCode") == report.EXIT_DONE]
+    if not ended:
+        return LostReport("no Pod of it is left")
+    last = max(ended, key=lambda end: end.get("finishedAt") or "")
+    try:
+        found = report.decode(last.get("message", ""))
+    except msgspec.DecodeError as error:
+        reason = last.get("reason", "Error")
+        return LostReport(f"{reason}, exit code {last.get('exitCode')}, no report: {error}")
+    if found.step != job.step:
+        return LostReport(f"the report is of the step {found.step}")
+    return found
+
+
+def _termination(pod: dict[str, Any]) -> dict[str, Any] | None:
+    """How the Pod's worker container ended, None while it runs."""
+    for status in pod.get("status", {}).get("containerStatuses", []):
+        if status["name"] == names.CONTAINER:
+            terminated: dict[str, Any] | None = status.get("state", {}).get("terminated")
+            return terminated
+    return None

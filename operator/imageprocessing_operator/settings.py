@@ -1,0 +1,36 @@
+"""The operator's settings, from its environment; the chart sets them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+_PREFIX = "IMAGEPROCESSING_"
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """One field for each variable IMAGEPROCESSING_<FIELD>; lists and maps are JSON."""
+
+    worker_image: str = "imageprocessing-worker:dev"
+    worker_image_pull_policy: str = "IfNotPresent"
+    worker_image_pull_secrets: list[str] = []
+    worker_service_account: str = "imageprocessing-worker"
+    # Copied into Pods unread, so they stay plain JSON.
+    worker_env: list[dict[str, Any]] = []
+    worker_resources: dict[str, Any] = {}
+    worker_allowed_networks: list[str] = []
+    webhook_allowed_networks: list[str] = []
+    namespaces: list[str] = []
+    """Where requests are seen; empty is everywhere."""
+
+
+def read_settings(environ: Mapping[str, str]) -> Settings:
+    """Raises msgspec.ValidationError or DecodeError for a variable that cannot be read."""
+    fields: dict[str, Any] = {}
+    for field in msgspec.structs.fields(Settings):
+        text = environ.get(_PREFIX + field.name.upper())
+        if text is not None:
+            fields[field.name] = text if field.type is str else msgspec.json.decode(text)
+    return msgspec.convert(fields, Settings)

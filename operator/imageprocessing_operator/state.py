@@ -1,0 +1,173 @@
+"""What the operator knows of a request and its Jobs, read from the API's objects."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Literal
+
+import msgspec
+
+from imageprocessing_contract import names
+from imageprocessing_contract.reasons import Reason
+from imageprocessing_contract.report import Report
+from imageprocessing_contract.request import Spec, parse_spec, spec_hash
+from imageprocessing_contract.task import Step
+from imageprocessing_operator.status import Status, parse
+
+
+class Delivery(msgspec.Struct, frozen=True, kw_only=True):
+    """What one attempt to deliver the webhook came to; retry_after in seconds."""
+
+    attempt: int
+    outcome: Literal["delivered", "gone", "failed", "no secret"]
+    reason: Reason
+    message: str
+    status_code: int | None = None
+    retry_after: float | None = None
+
+
+class LostReport(msgspec.Struct, frozen=True):
+    """A finished step left no report that can be read; the message says why."""
+
+    message: str
+
+
+class Trouble(msgspec.Struct, frozen=True):
+    """What keeps a Job's Pods from running; `since` is when it was first seen."""
+
+    reason: Reason
+    message: str
+    since: datetime
+    final: bool = False
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True):
+    """One ImageProcessingRequest; spec has no inline source, only its hash counts here."""
+
+    namespace: str
+    name: str
+    uid: str
+    generation: int
+    resource_version: str
+    deleting: bool
+    spec: Spec
+    spec_hash: str
+    inline: bool
+    queue: str | None
+    status: Status
+    delivery: Delivery | None = None
+    """The last attempt, until it is in status."""
+    refused: Trouble | None = None
+    """Why its next Job could not be created."""
+
+    @property
+    def request_id(self) -> str:
+        """Names the output, the records and the webhook's id."""
+        return self.spec.request_id or self.uid
+
+
+class Job(msgspec.Struct, frozen=True, kw_only=True):
+    """One step's Job; report and trouble are what was found out about it since."""
+
+    namespace: str
+    name: str
+    uid: str
+    resource_version: str
+    request_uid: str
+    owned: bool
+    step: Step
+    attempt: int
+    created: datetime
+    deleting: bool
+    suspended: bool
+    parallelism: int
+    completions: int
+    ttl: int | None
+    active: int
+    ready: int
+    terminating: int
+    succeeded: int
+    failed_indexes: int
+    ended: Literal["Complete", "Failed"] | None
+    end_message: str
+    report: Report | LostReport | None = None
+    trouble: Trouble | None = None
+
+
+def read_request(body: dict[str, Any]) -> Request:
+    """The request of an API object; raises msgspec.ValidationError where the CRD was bypassed."""
+    meta = body["metadata"]
+    spec = parse_spec(body["spec"])
+    digest = spec_hash(spec)
+    inline = spec.source.inline is not None
+    if inline:
+        # Up to 100 KiB that nothing here reads again.
+        spec = msgspec.structs.replace(spec, source=msgspec.structs.replace(spec.source, inline=""))
+    return Request(
+        namespace=meta["namespace"],
+        name=meta["name"],
+        uid=meta["uid"],
+        generation=meta["generation"],
+        resource_version=meta["resourceVersion"],
+        deleting="deletionTimestamp" in meta,
+        spec=spec,
+        spec_hash=digest,
+        inline=inline,
+        queue=meta.get("labels", {}).get(names.LABEL_QUEUE),
+        status=parse(body.get("status", {})),
+    )
+
+
+def read_job(body: dict[str, Any]) -> Job | None:
+    """The Job of an API object, None where it is not one of ours by its labels."""
+    meta, spec, status = body["metadata"], body["spec"], body.get("status", {})
+    labels = meta.get("labels", {})
+    uid, step = labels.get(names.LABEL_REQUEST_UID), labels.get(names.LABEL_STEP)
+    attempt = labels.get(names.LABEL_ATTEMPT, "")
+    if not uid or step not in ("plan", "shards", "finalize") or not attempt.isdecimal():
+        return None
+    owners = meta.get("ownerReferences", [])
+    # Only Complete and Failed are the end: SuccessCriteriaMet and FailureTarget come up
+    # to 7 s earlier, while Pods still run.
+    end = next(
+        (
+            c
+            for c in status.get("conditions", [])
+            if c["type"] in ("Complete", "Failed") and c["status"] == "True"
+        ),
+        None,
+    )
+    return Job(
+        namespace=meta["namespace"],
+        name=meta["name"],
+        uid=meta["uid"],
+        resource_version=meta["resourceVersion"],
+        request_uid=uid,
+        owned=any(owner["uid"] == uid and owner.get("controller") for owner in owners),
+        step=step,
+        attempt=int(attempt),
+        created=msgspec.convert(meta["creationTimestamp"], datetime),
+        deleting="deletionTimestamp" in meta,
+        suspended=spec.get("suspend", False),
+        parallelism=spec.get("parallelism", 1),
+        completions=spec.get("completions", 1),
+        ttl=spec.get("ttlSecondsAfterFinished"),
+        active=status.get("active", 0),
+        ready=status.get("ready", 0),
+        terminating=status.get("terminating", 0),
+        succeeded=status.get("succeeded", 0),
+        failed_indexes=_count_indexes(status.get("failedIndexes", "")),
+        ended=end["type"] if end else None,
+        end_message=": ".join(part for part in (end.get("reason"), end.get("message")) if part)
+        if end
+        else "",
+    )
+
+
+def _count_indexes(text: str) -> int:
+    """How many indexes "1,3-5" names."""
+    count = 0
+    for part in filter(None, text.split(",")):
+        first, _, last = part.partition("-")
+        count += int(last or first) - int(first) + 1
+    return count

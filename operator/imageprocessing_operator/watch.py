@@ -1,0 +1,101 @@
+"""Kopf's part: the watches of requests and of their Jobs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from typing import Any
+
+import aiohttp
+import kopf
+from kubernetes.aio import client
+
+from imageprocessing_contract import names
+from imageprocessing_operator.controller import UNSETTLED, Controller
+from imageprocessing_operator.freshness import Freshness
+from imageprocessing_operator.settings import Settings
+
+
+class _Backoffs:
+    """Seconds between tries of Kopf's own calls; iterating starts anew, without an end."""
+
+    def __iter__(self) -> Iterator[float]:
+        yield from (1, 2, 4, 8)
+        while True:
+            yield 15
+
+
+def operator_settings() -> kopf.OperatorSettings:
+    """Kopf's settings, each with its reason."""
+    settings = kopf.OperatorSettings()
+    # The server ends a watch after five minutes, so that a dead one is noticed.
+    settings.watching.server_timeout = 300
+    settings.watching.client_timeout = 310
+    settings.watching.connect_timeout = 10
+    # Bookmarks come every 60 s; silence for longer is a connection that died.
+    settings.watching.inactivity_timeout = 70
+    settings.watching.field_selectors[names.GROUP, names.PLURAL] = UNSETTLED
+    settings.watching.label_selectors["batch", "jobs"] = names.LABEL_REQUEST_UID
+    # Handlers' log lines are no Kubernetes events.
+    settings.posting.level = 30
+    # The resources are known: nothing has to be found out about the cluster.
+    settings.scanning.disabled = True
+    # One replica with strategy Recreate: there is nobody to agree with.
+    settings.peering.standalone = True
+    # Handlers only feed a queue; a limit would delay the order of events.
+    settings.queueing.worker_limit = None
+    settings.networking.error_backoffs = _Backoffs()
+    return settings
+
+
+async def watch(
+    controller: Controller,
+    connection: client.ApiClient,
+    freshness: Freshness,
+    settings: Settings,
+    ready: asyncio.Event,
+) -> None:
+    """Runs the watches until they end, which only happens with an error or a signal."""
+    registry = kopf.OperatorRegistry()
+
+    @kopf.on.login(registry=registry)
+    async def login(**_: Any) -> kopf.AiohttpSession:
+        return kopf.AiohttpSession(
+            server=connection.configuration.host, aiohttp_session=_session(connection, freshness)
+        )
+
+    @kopf.on.event(names.GROUP, names.VERSION, names.PLURAL, registry=registry)
+    def on_request(event: kopf.RawEvent, **_: Any) -> None:
+        controller.see_request(event["type"], dict(event["object"]))
+
+    @kopf.on.event("batch", "v1", "jobs", registry=registry)
+    def on_job(event: kopf.RawEvent, **_: Any) -> None:
+        controller.see_job(event["type"], dict(event["object"]))
+
+    await kopf.operator(
+        registry=registry,
+        settings=operator_settings(),
+        standalone=True,
+        clusterwide=not settings.namespaces,
+        namespaces=settings.namespaces,
+        ready_flag=ready,
+    )
+
+
+def _session(connection: client.ApiClient, freshness: Freshness) -> aiohttp.ClientSession:
+    """A session like the client's own, with a token that is read anew for each request."""
+    configuration = connection.configuration
+
+    async def authorise(
+        request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+    ) -> aiohttp.ClientResponse:
+        if token := await configuration.get_api_key_with_prefix("BearerToken"):
+            request.headers["Authorization"] = token
+        return await handler(request)
+
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0, ssl=connection.rest_client.ssl_context),
+        middlewares=(authorise,),
+        trace_configs=[freshness.trace()],
+        read_bufsize=2**21,  # an event is one line, and may be long
+    )

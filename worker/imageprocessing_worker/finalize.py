@@ -1,0 +1,194 @@
+"""Step 3: catalogue and results in order into the files that users get."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import BinaryIO
+
+import msgspec
+
+from imageprocessing_contract import names, report
+from imageprocessing_contract.reasons import ImageReason, Reason
+from imageprocessing_contract.task import Task
+from imageprocessing_worker import results
+from imageprocessing_worker.catalogue import Row
+from imageprocessing_worker.errors import StepError
+from imageprocessing_worker.page import Page
+from imageprocessing_worker.plan import Plan, check_spec, read_plan, read_rows
+from imageprocessing_worker.records import Records, RequestRecord
+from imageprocessing_worker.results import Result
+from imageprocessing_worker.stores import Store
+
+_BOM = "\ufeff"
+_CSV = "text/csv; charset=utf-8"
+
+
+class Finished(msgspec.Struct, frozen=True, kw_only=True):
+    """done.json: the outcome, for whoever asks for the same request again."""
+
+    spec_hash: str
+    catalogue: report.Catalogue
+    shards: int
+    done: report.Done
+
+
+def read_done(store: Store, spec_hash: str) -> Finished | None:
+    """The outcome that is there; StepError when it is another spec's."""
+    text = store.read(names.DONE)
+    if text is None:
+        return None
+    finished = msgspec.json.decode(text, type=Finished)
+    check_spec(finished.spec_hash, spec_hash, names.DONE)
+    return finished
+
+
+def finalize(task: Task, store: Store, records: Records) -> Finished:
+    """Writes the result files and, last, done.json; raises StepError, StoreError."""
+    if finished := read_done(store, task.spec_hash):
+        return finished
+    plan = read_plan(store, task.spec_hash)
+    if plan is None:
+        message = "there is no plan: the catalogue was never read to its end"
+        raise StepError(Reason.NOT_PLANNED, message, transient=False)
+    urls = report.Results(
+        csv_url=store.url(names.processed_csv(task.request_id)),
+        failed_url=store.url(names.FAILED_CSV),
+        report_url=store.url(names.REPORT_HTML),
+    )
+    totals = _Totals()
+    with ExitStack() as files:
+        processed = files.enter_context(store.writer(names.processed_csv(task.request_id), _CSV))
+        failed = files.enter_context(store.writer(names.FAILED_CSV, _CSV))
+        _Files(plan, store, processed, failed, totals).write()
+    done = totals.done(urls, task.cause)
+    page = Page(task.request_id, plan.catalogue, done, totals.reasons, totals.listed)
+    with store.writer(names.REPORT_HTML, "text/html; charset=utf-8") as file:
+        file.write(page.render().encode())
+    finished = Finished(
+        spec_hash=task.spec_hash, catalogue=plan.catalogue, shards=len(plan.shards), done=done
+    )
+    records.put_request(
+        RequestRecord(
+            request_id=task.request_id,
+            status="completed" if done.images.succeeded else "failed",
+            csv_url=urls.csv_url,
+            images=done.images.total,
+            succeeded=done.images.succeeded,
+            failed=done.images.failed,
+        )
+    )
+    store.tidy()
+    if store.create(names.DONE, msgspec.json.encode(finished), "application/json"):
+        return finished
+    return read_done(store, task.spec_hash) or finished
+
+
+class _Totals:
+    """What the rows add up to."""
+
+    _LISTED = 1000  # failures on the page, which stays small for any request
+
+    def __init__(self) -> None:
+        self.total = self.succeeded = self.unchanged = 0
+        self.original = self.compressed = 0
+        self.failed_shards = 0
+        self.reasons: dict[str, int] = {}
+        self.listed: list[report.Failure] = []
+
+    def add(self, row: Row, url: str, result: Result) -> None:
+        self.total += 1
+        if result.object is not None:
+            self.succeeded += 1
+            self.unchanged += result.unchanged
+            self.original += result.original
+            self.compressed += result.compressed
+            return
+        reason, message = result.reason or "", result.message or ""
+        self.reasons[reason] = self.reasons.get(reason, 0) + 1
+        if len(self.listed) < self._LISTED:
+            self.listed.append(report.Failure(row.line, url, reason, message))
+
+    def done(self, urls: report.Results, cause: str | None) -> report.Done:
+        return report.Done(
+            images=report.Images(
+                total=self.total,
+                succeeded=self.succeeded,
+                failed=self.total - self.succeeded,
+                unchanged=self.unchanged,
+            ),
+            bytes=report.Bytes(original=self.original, compressed=self.compressed),
+            results=urls,
+            failures=self.listed[: report.MAX_SAMPLES],
+            failed_shards=self.failed_shards,
+            cause=cause,
+        )
+
+
+class _Files:
+    """The processed CSV and failed.csv, row by row."""
+
+    def __init__(
+        self, plan: Plan, store: Store, processed: BinaryIO, failed: BinaryIO, totals: _Totals
+    ) -> None:
+        self._plan, self._store, self._totals = plan, store, totals
+        self._processed = _CSVFile(processed, plan)
+        self._failed = _CSVFile(failed, plan)
+
+    def write(self) -> None:
+        columns = self._plan.header.columns
+        self._processed.row([*columns, names.COLUMN_OUTPUT_URLS])
+        self._failed.row([*columns, names.COLUMN_REASON])
+        for index in range(len(self._plan.shards)):
+            found = results.read_committed(self._store, index)
+            if found is None:
+                self._totals.failed_shards += 1
+                found = results.read_parts(self._store, index)
+            for row in self._rows(index):
+                self._row(row, found)
+
+    def _rows(self, index: int) -> Iterator[Row]:
+        start, end = self._plan.span(index)
+        version = self._plan.catalogue_version
+        chunks = self._store.chunks(names.CATALOGUE, start=start, end=end, version=version)
+        return read_rows(chunks, self._plan.header)
+
+    def _row(self, row: Row, found: dict[results.Place, Result]) -> None:
+        outputs: list[str] = []
+        failed: list[tuple[str, str]] = []
+        for position, url in enumerate(row.urls):
+            result = found.get((row.line, position)) or Result(
+                line=row.line,
+                position=position,
+                reason=ImageReason.SHARD_FAILED,
+                message="its shard failed before it was done",
+            )
+            self._totals.add(row, url, result)
+            if result.object is not None:
+                outputs.append(self._store.url(result.object))
+            else:
+                outputs.append("")
+                failed.append((url, f"{result.reason}: {result.message}"))
+        self._processed.row([*row.cells, ",".join(outputs)])
+        if failed:
+            cells = list(row.cells)
+            cells[self._plan.header.urls] = ",".join(url for url, _ in failed)
+            self._failed.row([*cells, "; ".join(why for _, why in failed)])
+
+
+class _CSVFile:
+    """Rows in the form that the source had: its delimiter, newline and byte order mark."""
+
+    def __init__(self, file: BinaryIO, plan: Plan) -> None:
+        self._file = file
+        dialect = plan.dialect
+        self._writer = csv.writer(self, delimiter=dialect.delimiter, lineterminator=dialect.newline)
+        if dialect.byte_order_mark:
+            self.write(_BOM)
+
+    def row(self, cells: list[str]) -> None:
+        self._writer.writerow(cells)
+
+    def write(self, text: str) -> int:
+        return self._file.write(text.encode())

@@ -1,0 +1,43 @@
+"""report.html: one file that says what was done, and loads nothing from elsewhere."""
+
+from __future__ import annotations
+
+import jinja2
+import msgspec
+
+from imageprocessing_contract import report
+
+_environment = jinja2.Environment(
+    loader=jinja2.PackageLoader("imageprocessing_worker"),
+    autoescape=True,
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+
+
+def _size(count: int) -> str:
+    """Bytes for people: 1,536 is 1.5 KiB."""
+    value = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if value < 1024:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1024
+    return f"{value:.1f} TiB"
+
+
+_environment.filters["size"] = _size
+
+
+class Page(msgspec.Struct, frozen=True):
+    """What the page shows; `failures` may be fewer than there were, `reasons` counts all."""
+
+    request_id: str
+    catalogue: report.Catalogue
+    done: report.Done
+    reasons: dict[str, int]
+    failures: list[report.Failure]
+
+    def render(self) -> str:
+        """The HTML."""
+        return _environment.get_template("report.html").render(page=self)

@@ -1,0 +1,196 @@
+"""Step 1: check the catalogue, copy it normalised, and note where each shard begins."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from typing import BinaryIO
+
+import msgspec
+
+from imageprocessing_contract import names, report
+from imageprocessing_contract.reasons import Reason, RowReason
+from imageprocessing_contract.task import Task
+from imageprocessing_worker.catalogue import (
+    Catalogue,
+    MAX_RECORD,
+    CatalogueError,
+    Dialect,
+    Header,
+    Lines,
+    Problem,
+    Row,
+    split_urls,
+)
+from imageprocessing_worker.errors import StepError
+from imageprocessing_worker.stores import Store
+
+MAX_SHARDS = 100_000
+"""What an Indexed Job allows."""
+_MAX_COPY = 4 * MAX_RECORD
+"""Bytes of a record of catalogue.csv: a quote or a message more than in the source."""
+
+
+class Shard(msgspec.Struct, frozen=True, array_like=True):
+    """A run of rows: where it begins in catalogue.csv (bytes), and its number of images."""
+
+    start: int
+    images: int
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """plan.json: what shards and finalize need to know of the catalogue."""
+
+    spec_hash: str
+    catalogue: report.Catalogue
+    catalogue_version: str
+    catalogue_bytes: int
+    dialect: Dialect
+    header: Header
+    shards: list[Shard]
+
+    def span(self, index: int) -> tuple[int, int]:
+        """First byte and the byte after the last of a shard in catalogue.csv."""
+        following = index + 1
+        end = self.shards[following].start if following < len(self.shards) else None
+        return self.shards[index].start, self.catalogue_bytes if end is None else end
+
+
+class InvalidCatalogueError(StepError):
+    """The catalogue is bad, which is final; carries what was found."""
+
+    def __init__(self, message: str, catalogue: report.Catalogue) -> None:
+        super().__init__(Reason.CATALOGUE_INVALID, message, transient=False)
+        self.catalogue = catalogue
+
+
+def read_plan(store: Store, spec_hash: str) -> Plan | None:
+    """The plan that is there; StepError when it was made for another spec."""
+    text = store.read(names.PLAN)
+    if text is None:
+        return None
+    plan = msgspec.json.decode(text, type=Plan)
+    check_spec(plan.spec_hash, spec_hash, names.PLAN)
+    return plan
+
+
+def check_spec(found: str, expected: str, file: str) -> None:
+    """Raises StepError when the output already holds another request's files."""
+    if found != expected:
+        message = (
+            f"the output already holds {file} of a request with the same requestID and another "
+            "spec; choose another requestID, or remove that folder"
+        )
+        raise StepError(Reason.REQUEST_ID_CONFLICT, message, transient=False)
+
+
+def make_plan(task: Task, store: Store, chunks: Iterator[bytes]) -> Plan:
+    """Writes catalogue.csv and then plan.json; raises InvalidCatalogueError, StepError."""
+    found = _Found()
+    try:
+        catalogue = Catalogue(chunks)
+        with store.writer(names.CATALOGUE, "text/csv") as file:
+            shards, size = _copy(catalogue, file, task.images_per_shard, found)
+            if not found.rows:
+                message = "the catalogue has a header and no rows"
+                raise CatalogueError(1, RowReason.NO_ROWS, message)
+            if found.invalid and task.invalid_rows == "Fail":
+                raise InvalidCatalogueError(found.message(), found.counts())
+    except CatalogueError as error:
+        found.add(report.Sample(error.line, error.reason, error.message))
+        raise InvalidCatalogueError(f"{error.reason}: {error.message}", found.counts()) from error
+    version = store.version(names.CATALOGUE)
+    if version is None:
+        message = f"{names.CATALOGUE} vanished after it was written"
+        raise StepError(Reason.OUTPUT_NOT_WRITABLE, message, transient=True)
+    plan = Plan(
+        spec_hash=task.spec_hash,
+        catalogue=found.counts(),
+        catalogue_version=version,
+        catalogue_bytes=size,
+        dialect=catalogue.dialect,
+        header=catalogue.header,
+        shards=shards,
+    )
+    if store.create(names.PLAN, msgspec.json.encode(plan), "application/json"):
+        return plan
+    earlier = read_plan(store, task.spec_hash)
+    return earlier or plan
+
+
+def read_rows(chunks: Iterator[bytes], header: Header) -> Iterator[Row]:
+    """Rows out of a span of catalogue.csv."""
+    lines = Lines(chunks, limit=_MAX_COPY)
+    reader = csv.reader(lines)
+    while True:
+        lines.begin_record()
+        record = next(reader, None)
+        if record is None:
+            return
+        line, reason, message, *cells = record
+        problem = Problem(RowReason(reason), message) if reason else None
+        urls = [] if problem else split_urls(cells[header.urls])
+        yield Row(int(line), cells, urls, problem)
+
+
+def _copy(
+    catalogue: Catalogue, file: BinaryIO, images_per_shard: int, found: _Found
+) -> tuple[list[Shard], int]:
+    target = _CountingText(file)
+    writer = csv.writer(target, lineterminator="\n")
+    shards: list[Shard] = []
+    start, images = 0, 0
+    for row in catalogue.rows():
+        found.count(row)
+        if images and images + len(row.urls) > images_per_shard:
+            shards.append(Shard(start, images))
+            start, images = target.bytes, 0
+            if len(shards) == MAX_SHARDS:
+                pairs = zip(shards[::2], shards[1::2], strict=True)
+                shards = [Shard(a.start, a.images + b.images) for a, b in pairs]
+                images_per_shard *= 2
+        images += len(row.urls)
+        told = (row.problem.reason, row.problem.message) if row.problem else ("", "")
+        writer.writerow((row.line, *told, *row.cells))
+    shards.append(Shard(start, images))
+    return shards, target.bytes
+
+
+class _CountingText:
+    """What csv.writer writes to: UTF-8 into a binary file, counting bytes."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self.bytes = file, 0
+
+    def write(self, text: str) -> int:
+        data = text.encode()
+        self.bytes += len(data)
+        return self._file.write(data)
+
+
+class _Found:
+    """Counts of what was read so far, and the first invalid rows."""
+
+    def __init__(self) -> None:
+        self.rows = self.images = self.invalid = 0
+        self._samples: list[report.Sample] = []
+
+    def count(self, row: Row) -> None:
+        self.rows += 1
+        self.images += len(row.urls)
+        if row.problem:
+            self.invalid += 1
+            self.add(report.Sample(row.line, row.problem.reason, row.problem.message))
+
+    def add(self, sample: report.Sample) -> None:
+        if len(self._samples) < report.MAX_SAMPLES:
+            self._samples.append(sample)
+
+    def counts(self) -> report.Catalogue:
+        return report.Catalogue(
+            rows=self.rows, images=self.images, invalid_rows=self.invalid, samples=self._samples
+        )
+
+    def message(self) -> str:
+        first = self._samples[0]
+        return f"{self.invalid} of {self.rows} rows are invalid; {first.reason}: {first.message}"

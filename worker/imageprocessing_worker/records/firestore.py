@@ -1,0 +1,68 @@
+"""Records in Firestore; FIRESTORE_EMULATOR_HOST is honoured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import msgspec
+from google.api_core import exceptions as api
+from google.auth import exceptions as auth
+from google.cloud import firestore
+
+from imageprocessing_contract import names
+from imageprocessing_contract.request import Firestore
+from imageprocessing_worker.records import ImageRecord, RequestRecord
+from imageprocessing_worker.stores import StoreError
+
+_BATCH = 500
+"""Writes of one commit, Firestore's own limit."""
+_TIMEOUT = 60.0  # seconds, of one commit
+
+
+class FirestoreRecords:
+    """See Records. A document is set whole, so a repeated write changes nothing."""
+
+    def __init__(self, where: Firestore) -> None:
+        with _errors():
+            self._client = firestore.Client(project=where.project, database=where.database)
+        self._images = self._client.collection(where.collection)
+        self._requests = self._client.collection(names.COLLECTION_REQUESTS)
+
+    def put_images(self, records: Sequence[ImageRecord]) -> None:
+        """See Records."""
+        for start in range(0, len(records), _BATCH):
+            batch = self._client.batch()
+            for record in records[start : start + _BATCH]:
+                fields: dict[str, Any] = msgspec.structs.asdict(record)
+                batch.set(self._images.document(fields.pop("key")), fields)
+            with _errors():
+                batch.commit(timeout=_TIMEOUT)
+
+    def put_request(self, record: RequestRecord) -> None:
+        """See Records."""
+        with _errors():
+            self._requests.document(record.request_id).set(
+                msgspec.structs.asdict(record), timeout=_TIMEOUT
+            )
+
+
+@contextmanager
+def _errors() -> Iterator[None]:
+    try:
+        yield
+    except (
+        api.PermissionDenied,
+        api.Unauthenticated,
+        api.NotFound,
+        api.InvalidArgument,
+        auth.DefaultCredentialsError,
+    ) as error:
+        message = (
+            "Firestore refused: check the project, the database and the role of the "
+            f"worker's service account ({str(error)[:200]})"
+        )
+        raise StoreError(message, transient=False) from error
+    except (api.GoogleAPICallError, api.RetryError, auth.GoogleAuthError) as error:
+        raise StoreError(f"Firestore: {str(error)[:300]}", transient=True) from error

@@ -1,0 +1,293 @@
+"""Step 2: fetch, compress and store the images of one shard."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Iterator, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+import msgspec
+
+from imageprocessing_contract import names
+from imageprocessing_contract.reasons import Reason
+from imageprocessing_contract.task import Task
+from imageprocessing_worker import results
+from imageprocessing_worker.children import Codec
+from imageprocessing_worker.codec import Refused
+from imageprocessing_worker.download import DownloadFailure, Downloader
+from imageprocessing_worker.errors import StepError
+from imageprocessing_worker.plan import Plan, read_rows
+from imageprocessing_worker.records import ImageRecord, Records
+from imageprocessing_worker.results import Result
+from imageprocessing_worker.stores import Store
+
+CONCURRENCY = 64
+"""Images under way at once: enough to hide the network's latency, tried with 64."""
+CHECKPOINT_IMAGES = 500  # also a full Firestore batch
+CHECKPOINT_SECONDS = 2.0
+_FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0  # seconds between passes over transient failures
+
+
+class InterruptedShardError(Exception):
+    """SIGTERM: what was done is in a checkpoint, the rest is left to another Pod."""
+
+
+class Image(msgspec.Struct, frozen=True):
+    """One place in the catalogue where a URL stands."""
+
+    line: int
+    position: int
+    serial: str
+    product: str
+
+
+class Work(msgspec.Struct, frozen=True):
+    """One URL and every place where it stands: it is downloaded once."""
+
+    url: str
+    images: list[Image]
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """What became of one URL; retry_after in seconds, if its server asked for it."""
+
+    work: Work
+    template: Result
+    retry_after: float | None = None
+
+    def results(self) -> Iterator[Result]:
+        """The same result for each place."""
+        for image in self.work.images:
+            yield msgspec.structs.replace(self.template, line=image.line, position=image.position)
+
+
+class ShardRun:
+    """One Pod's work on one shard."""
+
+    def __init__(
+        self,
+        task: Task,
+        index: int,
+        pod_uid: str,
+        *,
+        store: Store,
+        records: Records,
+        downloader: Downloader,
+        codec: Codec,
+        stop: asyncio.Event,
+    ) -> None:
+        self._task, self._index, self._pod_uid = task, index, pod_uid
+        self._store, self._records = store, records
+        self._downloader, self._codec, self._stop = downloader, codec, stop
+        self._done: dict[results.Place, Result] = {}
+        self._fresh: list[Outcome] = []
+        self._parts = 0
+        self._due, self._last_checkpoint = asyncio.Event(), False
+
+    async def run(self, plan: Plan) -> None:
+        """Ends with results/<i>.jsonl written.
+
+        Raises InterruptedShardError after SIGTERM, StepError when no host could be
+        reached, StoreError.
+        """
+        if await asyncio.to_thread(results.read_committed, self._store, self._index) is not None:
+            return
+        work = await asyncio.to_thread(self._open_work, plan)
+        checkpoints = asyncio.create_task(self._checkpoint_regularly())
+        try:
+            await self._passes(work, checkpoints)
+        finally:
+            # Not cancelled: a part that is being written must keep its number.
+            self._last_checkpoint = True
+            self._due.set()
+            await checkpoints
+        if self._stop.is_set():
+            raise InterruptedShardError
+        self._refuse_outage()
+        ordered = (self._done[place] for place in sorted(self._done))
+        text = await asyncio.to_thread(results.encode, ordered)
+        path = names.shard_results(self._index)
+        await asyncio.to_thread(self._store.create, path, text, "application/jsonl")
+
+    def _open_work(self, plan: Plan) -> list[Work]:
+        """What is left to do; fills in what earlier Pods did."""
+        start, end = plan.span(self._index)
+        self._done = {
+            place: result
+            for place, result in results.read_parts(self._store, self._index).items()
+            if not result.transient
+        }
+        chunks = self._store.chunks(
+            names.CATALOGUE, start=start, end=end, version=plan.catalogue_version
+        )
+        work: dict[str, Work] = {}
+        for row in read_rows(chunks, plan.header):
+            serial = row.cells[plan.header.serial].strip()
+            product = row.cells[plan.header.product]
+            for position, url in enumerate(row.urls):
+                if (row.line, position) not in self._done:
+                    image = Image(row.line, position, serial, product)
+                    work.setdefault(url, Work(url, [])).images.append(image)
+        return list(work.values())
+
+    async def _passes(self, work: list[Work], checkpoints: asyncio.Task[None]) -> None:
+        """One pass over everything, then up to `retries` over what may yet succeed."""
+        for number in range(self._task.download.retries + 1):
+            again = await self._one_pass(work, checkpoints)
+            if not again or self._stop.is_set():
+                return
+            work = [outcome.work for outcome in again]
+            if number < self._task.download.retries:
+                asked = max((outcome.retry_after or 0.0 for outcome in again), default=0.0)
+                pause = min(max(_FIRST_PAUSE * 2**number, asked), _LONGEST_PAUSE)
+                await _wait(self._stop, pause)
+
+    async def _one_pass(
+        self, work: Sequence[Work], checkpoints: asyncio.Task[None]
+    ) -> list[Outcome]:
+        """Tries each URL once; returns those whose failure may pass."""
+        queue = _HostQueue(work, self._task.download.max_connections_per_host)
+        stopping = asyncio.create_task(self._stop.wait())
+        running: dict[asyncio.Task[Any], str] = {}
+        # asyncio.wait over all of them would cost 64 callbacks an image.
+        finished: asyncio.Queue[asyncio.Task[Any]] = asyncio.Queue()
+        stopping.add_done_callback(finished.put_nowait)
+        checkpoints.add_done_callback(finished.put_nowait)
+        again: list[Outcome] = []
+        try:
+            while True:
+                while len(running) < CONCURRENCY and (chosen := queue.take()):
+                    host, item = chosen
+                    started = asyncio.create_task(self._process(item))
+                    started.add_done_callback(finished.put_nowait)
+                    running[started] = host
+                if not running:
+                    break
+                task = await finished.get()
+                if task is stopping:
+                    break
+                outcome = task.result()  # of checkpoints: it ended, so it raises
+                queue.release(running.pop(task))
+                self._record(outcome)
+                if outcome.template.transient:
+                    again.append(outcome)
+        finally:
+            for unfinished in (stopping, *running):
+                unfinished.cancel()
+            await asyncio.gather(stopping, *running, return_exceptions=True)
+        return again
+
+    async def _process(self, work: Work) -> Outcome:
+        """Effects in order: the object here, record and checkpoint with the next batch."""
+        data = await self._downloader.fetch(work.url)
+        if isinstance(data, DownloadFailure):
+            failed = _failed(data.reason, data.message, transient=data.transient)
+            return Outcome(work, failed, data.retry_after)
+        encoded = await self._codec.compress(data)
+        if isinstance(encoded, Refused):
+            return Outcome(work, _failed(encoded.reason, encoded.message, transient=False))
+        path = names.image_object(work.url, encoded.extension)
+        await asyncio.to_thread(self._store.create, path, encoded.data, encoded.content_type)
+        stored = Result(
+            line=0,
+            position=0,
+            object=path,
+            original=len(data),
+            compressed=len(encoded.data),
+            unchanged=encoded.unchanged,
+            message=encoded.warning,
+        )
+        return Outcome(work, stored)
+
+    def _record(self, outcome: Outcome) -> None:
+        self._fresh.append(outcome)
+        self._done.update((result.place, result) for result in outcome.results())
+        if len(self._fresh) >= CHECKPOINT_IMAGES:
+            self._due.set()
+
+    async def _checkpoint_regularly(self) -> None:
+        """Until the last one is asked for; ends early only with an error."""
+        last = False
+        while not last:
+            await _wait(self._due, CHECKPOINT_SECONDS)
+            self._due.clear()
+            last = self._last_checkpoint
+            fresh, self._fresh = self._fresh, []
+            if fresh:
+                await asyncio.to_thread(self._write_checkpoint, fresh, self._parts)
+                self._parts += 1
+
+    def _write_checkpoint(self, fresh: list[Outcome], number: int) -> None:
+        self._records.put_images(
+            [
+                ImageRecord(
+                    key=names.image_document(self._task.request_id, image.serial, image.position),
+                    request_id=self._task.request_id,
+                    product_name=image.product,
+                    input_url=outcome.work.url,
+                    output_url=self._store.url(outcome.template.object),
+                )
+                for outcome in fresh
+                if outcome.template.object is not None
+                for image in outcome.work.images
+            ]
+        )
+        text = results.encode(result for outcome in fresh for result in outcome.results())
+        path = names.shard_part(self._index, self._pod_uid, number)
+        self._store.create(path, text, "application/jsonl")
+
+    def _refuse_outage(self) -> None:
+        """When nothing could be reached, the network is at fault and not the images."""
+        if self._done and all(result.transient for result in self._done.values()):
+            result = next(iter(self._done.values()))
+            message = (
+                f"none of the {len(self._done)} images of shard {self._index} could be fetched; "
+                f"the last: {result.reason}: {result.message}"
+            )
+            raise StepError(Reason.SHARD_FAILED, message, transient=True)
+
+
+class _HostQueue:
+    """Hands out work host by host in turn, so that a slow host holds up only itself."""
+
+    def __init__(self, work: Sequence[Work], per_host: int) -> None:
+        self._per_host = per_host
+        self._waiting: dict[str, deque[Work]] = {}
+        self._running: dict[str, int] = {}
+        for item in work:
+            host = urlsplit(item.url).netloc.lower()
+            self._waiting.setdefault(host, deque()).append(item)
+        self._turn = deque(self._waiting)
+
+    def take(self) -> tuple[str, Work] | None:
+        """The next host that has work and a free place, None where there is none now."""
+        for _ in range(len(self._turn)):
+            host = self._turn.popleft()
+            running = self._running.get(host, 0)
+            if running >= self._per_host:
+                self._turn.append(host)
+                continue
+            self._running[host] = running + 1
+            item = self._waiting[host].popleft()
+            if self._waiting[host]:
+                self._turn.append(host)
+            return host, item
+        return None
+
+    def release(self, host: str) -> None:
+        """One of the host's items is done."""
+        self._running[host] -= 1
+
+
+def _failed(reason: str, message: str, *, transient: bool) -> Result:
+    return Result(line=0, position=0, reason=reason, message=message, transient=transient)
+
+
+async def _wait(event: asyncio.Event, seconds: float) -> None:
+    """Until the event is set, at most so long."""
+    try:
+        await asyncio.wait_for(event.wait(), seconds)
+    except TimeoutError:
+        return

@@ -1,0 +1,73 @@
+"""Where a request's files and images lie: a folder or a Cloud Storage bucket.
+
+Paths are relative to the request's own folder and have no leading slash.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from typing import BinaryIO, Protocol
+
+from imageprocessing_contract.task import Output
+
+
+class Store(Protocol):
+    """What the steps need of a store; every method may raise StoreError."""
+
+    def create(self, path: str, data: bytes, content_type: str) -> bool:
+        """Writes a file that is not there yet; False (and no change) where it is."""
+
+    def writer(self, path: str, content_type: str) -> AbstractContextManager[BinaryIO]:
+        """A file that appears, or is replaced, whole when the block ends without an error."""
+
+    def read(self, path: str) -> bytes | None:
+        """All of a file, None where there is none."""
+
+    def version(self, path: str) -> str | None:
+        """Another string whenever the file is written again, None where there is none."""
+
+    def chunks(
+        self, path: str, *, start: int = 0, end: int | None = None, version: str | None = None
+    ) -> Iterator[bytes]:
+        """Bytes start to end of a file; StoreError where it is gone or has another version."""
+
+    def list(self, prefix: str) -> list[str]:
+        """Paths that begin with prefix, sorted."""
+
+    def url(self, path: str) -> str:
+        """Where users find a file."""
+
+    def tidy(self) -> None:
+        """Removes what interrupted writers left behind."""
+
+
+class StoreError(Exception):
+    """The store failed or refused; `transient` says whether trying again can help."""
+
+    def __init__(self, message: str, *, transient: bool) -> None:
+        super().__init__(message)
+        self.message, self.transient = message, transient
+
+
+def open_store(output: Output) -> Store:
+    """The store of a task's output; imports Google's client only where it is used."""
+    if output.bucket is not None:
+        from imageprocessing_worker.stores.gcs import GCSStore  # noqa: PLC0415
+
+        return GCSStore(output.bucket, output.path, output.base_url)
+    from imageprocessing_worker.stores.folder import FolderStore  # noqa: PLC0415
+
+    if output.root is None:
+        message = "the task names neither a bucket nor a folder"
+        raise StoreError(message, transient=False)
+    return FolderStore(output.root, output.path, output.base_url)
+
+
+def public_url(base_url: str, folder: str, path: str) -> str:
+    """base_url, the request's folder and the path, joined by slashes where not empty."""
+    return "/".join(
+        part.strip("/") if i else part.rstrip("/")
+        for i, part in enumerate((base_url, folder, path))
+        if part
+    )

@@ -1,0 +1,146 @@
+"""A folder of a file system as the store: a PersistentVolumeClaim, or `ipr run`."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from imageprocessing_worker.stores import StoreError, public_url
+
+_CHUNK = 1 << 18
+_INCOMING = ".incoming"
+"""Files being written; the others are whole at any time."""
+
+
+class FolderStore:
+    """See Store. A file is written aside and then linked or renamed into its place."""
+
+    def __init__(self, root: str, folder: str, base_url: str) -> None:
+        self._top = Path(root) / folder
+        self._folder, self._base_url = folder, base_url
+        self._made: set[Path] = set()
+
+    def create(self, path: str, data: bytes, content_type: str) -> bool:  # noqa: ARG002
+        """See Store."""
+        target = self._top / path
+        if target.exists():
+            return False
+        with _errors(path):
+            aside = self._aside()
+            aside.write_bytes(data)
+            self._make(target.parent)
+            try:
+                return _link(aside, target)
+            finally:
+                aside.unlink(missing_ok=True)
+
+    @contextmanager
+    def writer(self, path: str, content_type: str) -> Iterator[BinaryIO]:  # noqa: ARG002
+        """See Store."""
+        with _errors(path):
+            aside = self._aside()
+            try:
+                with aside.open("wb") as file:
+                    yield file
+                    file.flush()
+                    os.fsync(file.fileno())
+                target = self._top / path
+                self._make(target.parent)
+                aside.replace(target)
+            finally:
+                aside.unlink(missing_ok=True)
+
+    def read(self, path: str) -> bytes | None:
+        """See Store."""
+        with _errors(path), suppress(FileNotFoundError):
+            return (self._top / path).read_bytes()
+        return None
+
+    def version(self, path: str) -> str | None:
+        """Size and time of the last write."""
+        with _errors(path), suppress(FileNotFoundError):
+            return _version((self._top / path).stat())
+        return None
+
+    def chunks(
+        self, path: str, *, start: int = 0, end: int | None = None, version: str | None = None
+    ) -> Iterator[bytes]:
+        """See Store."""
+        with _errors(path), (self._top / path).open("rb") as file:
+            found = _version(os.fstat(file.fileno()))
+            if version is not None and found != version:
+                message = f"{path} was written again: version {found}, expected {version}"
+                raise StoreError(message, transient=False)
+            file.seek(start)
+            left = end - start if end is not None else None
+            while chunk := file.read(_CHUNK if left is None else min(_CHUNK, left)):
+                yield chunk
+                left = None if left is None else left - len(chunk)
+
+    def list(self, prefix: str) -> list[str]:
+        """See Store; prefix ends with a slash."""
+        with _errors(prefix), suppress(FileNotFoundError):
+            return sorted(
+                f"{prefix}{entry.name}"
+                for entry in os.scandir(self._top / prefix)
+                if entry.is_file()
+            )
+        return []
+
+    def url(self, path: str) -> str:
+        """See Store."""
+        return public_url(self._base_url, self._folder, path)
+
+    def tidy(self) -> None:
+        """See Store."""
+        shutil.rmtree(self._top / _INCOMING, ignore_errors=True)
+        self._made.clear()
+
+    def _aside(self) -> Path:
+        folder = self._top / _INCOMING
+        self._make(folder)
+        return folder / uuid.uuid4().hex
+
+    def _make(self, folder: Path) -> None:
+        if folder not in self._made:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._made.add(folder)
+
+
+def _version(stat: os.stat_result) -> str:
+    return f"{stat.st_size}-{stat.st_mtime_ns}"
+
+
+def _link(aside: Path, target: Path) -> bool:
+    """Gives the file its name if that is free."""
+    try:
+        os.link(aside, target)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        # Some file systems of claims have no hard links (SMB, object stores mounted).
+        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK):
+            raise
+        if target.exists():
+            return False
+        aside.rename(target)
+    return True
+
+
+@contextmanager
+def _errors(path: str) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError as error:
+        message = f"{path}: {error.strerror}"
+        raise StoreError(message, transient=False) from error
+    except OSError as error:
+        final = error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
+        message = f"{path} in the output folder: {error.strerror}"
+        raise StoreError(message, transient=not final) from error

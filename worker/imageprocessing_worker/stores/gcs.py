@@ -1,0 +1,161 @@
+"""Cloud Storage as the store.
+
+Every write carries a precondition or replaces a file by one of the same content,
+so that the retries of the client library are safe.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import BinaryIO, cast
+
+import requests.exceptions
+from google.api_core import exceptions as api
+from google.auth import exceptions as auth
+from google.cloud import storage
+from google.cloud.storage.retry import DEFAULT_RETRY
+
+from imageprocessing_worker.stores import StoreError, public_url
+
+_CHUNK = 1 << 20  # a multiple of 256 KiB, as resumable uploads want it
+_POOL = 128
+"""Connections kept; the library's default of 10 makes 64 uploads wait for each other."""
+_TIMEOUT = 60.0  # seconds, of one call
+PUBLIC_HOST = "https://storage.googleapis.com"
+
+
+def client() -> storage.Client:
+    """A client with the Pod's own credentials; STORAGE_EMULATOR_HOST is honoured."""
+    made = storage.Client()
+    adapter = requests.adapters.HTTPAdapter(pool_connections=4, pool_maxsize=_POOL)
+    made._http.mount("https://", adapter)
+    made._http.mount("http://", adapter)
+    return made
+
+
+class GCSStore:
+    """See Store."""
+
+    def __init__(self, bucket: str, folder: str, base_url: str) -> None:
+        with errors(f"bucket {bucket}"):
+            self._bucket = client().bucket(bucket)
+        self._folder, self._base_url = folder, base_url
+
+    def create(self, path: str, data: bytes, content_type: str) -> bool:
+        """See Store; one simple upload with if-generation-match 0."""
+        try:
+            with errors(path):
+                self._blob(path).upload_from_string(
+                    data,
+                    content_type=content_type,
+                    if_generation_match=0,
+                    retry=DEFAULT_RETRY,
+                    timeout=_TIMEOUT,
+                    checksum="crc32c",
+                )
+        except _ExistsError:
+            return False
+        return True
+
+    @contextmanager
+    def writer(self, path: str, content_type: str) -> Iterator[BinaryIO]:
+        """See Store; a resumable upload becomes an object when it is closed."""
+        with errors(path):
+            # After an error the library's own __exit__ gives the upload up.
+            with self._blob(path).open(
+                "wb",
+                chunk_size=_CHUNK,
+                content_type=content_type,
+                ignore_flush=True,
+                retry=DEFAULT_RETRY,
+                timeout=_TIMEOUT,
+            ) as file:
+                yield cast("BinaryIO", file)
+
+    def read(self, path: str) -> bytes | None:
+        """See Store."""
+        try:
+            with errors(path):
+                return bytes(self._blob(path).download_as_bytes(timeout=_TIMEOUT))
+        except _MissingError:
+            return None
+
+    def version(self, path: str) -> str | None:
+        """The object's generation."""
+        with errors(path):
+            blob = self._bucket.get_blob(self._name(path), timeout=_TIMEOUT)
+        return None if blob is None else str(blob.generation)
+
+    def chunks(
+        self, path: str, *, start: int = 0, end: int | None = None, version: str | None = None
+    ) -> Iterator[bytes]:
+        """See Store."""
+        generation = None if version is None else int(version)
+        with errors(path):
+            blob = self._bucket.blob(self._name(path), generation=generation)
+            blob.reload(timeout=_TIMEOUT)
+            stop = blob.size if end is None else min(end, blob.size)
+            with blob.open("rb", chunk_size=_CHUNK, timeout=_TIMEOUT) as file:
+                file.seek(start)
+                while start < stop and (chunk := file.read(min(_CHUNK, stop - start))):
+                    yield chunk
+                    start += len(chunk)
+
+    def list(self, prefix: str) -> list[str]:
+        """See Store."""
+        cut = len(self._name(""))
+        with errors(prefix):
+            blobs = self._bucket.list_blobs(
+                prefix=self._name(prefix), delimiter="/", fields="items(name),nextPageToken"
+            )
+            return sorted(blob.name[cut:] for blob in blobs)
+
+    def url(self, path: str) -> str:
+        """See Store."""
+        return public_url(self._base_url, self._folder, path)
+
+    def tidy(self) -> None:
+        """An unfinished upload is never an object: Cloud Storage drops it after a week."""
+
+    def _name(self, path: str) -> str:
+        return f"{self._folder}/{path}" if self._folder else path
+
+    def _blob(self, path: str) -> storage.Blob:
+        return self._bucket.blob(self._name(path))
+
+
+class _ExistsError(StoreError):
+    pass
+
+
+class _MissingError(StoreError):
+    pass
+
+
+@contextmanager
+def errors(what: str) -> Iterator[None]:
+    """Turns what the client library raises into StoreError."""
+    try:
+        yield
+    except api.PreconditionFailed as error:
+        raise _ExistsError(f"{what} exists", transient=False) from error
+    except api.NotFound as error:
+        message = f"{what}: not found; check the bucket's name and that the object exists"
+        raise _MissingError(message, transient=False) from error
+    except (api.Forbidden, api.Unauthorized, auth.DefaultCredentialsError) as error:
+        message = (
+            f"{what}: access denied; check the worker's service account and its role "
+            f"on the bucket ({str(error)[:200]})"
+        )
+        raise StoreError(message, transient=False) from error
+    except (api.BadRequest, ValueError) as error:
+        raise StoreError(f"{what}: {str(error)[:300]}", transient=False) from error
+    except (
+        api.GoogleAPICallError,
+        api.RetryError,
+        auth.GoogleAuthError,
+        requests.exceptions.RequestException,
+        ConnectionError,
+    ) as error:
+        raise StoreError(f"{what}: {str(error)[:300]}", transient=True) from error
