@@ -15,6 +15,3 @@ class StepError(Exception):
 
 class SourceError(StepError):
     """The source of the catalogue cannot be read."""
-
-    def __init__(self, message: str, *, transient: bool) -> None:
-        super().__init__(Reason.SOURCE_NOT_READABLE, message, transient=transient)

@@ -1,0 +1,227 @@
+"""Fetches images from servers of strangers, within limits of time and size."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import ssl
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from http import HTTPStatus
+from types import SimpleNamespace, TracebackType
+from typing import Self
+
+import aiohttp
+import msgspec
+from aiohttp.abc import AbstractResolver
+from imageprocessing_contract import request
+from imageprocessing_contract.guard import Guard
+from imageprocessing_contract.reasons import ImageReason
+
+from imageprocessing_worker.http_get import (
+    MAX_REDIRECTS,
+    BadStatusError,
+    RefusedError,
+    TooManyRedirectsError,
+    get,
+    open_session,
+)
+
+ACCEPT = "image/avif,image/webp,image/png,image/jpeg,image/*;q=0.9,*/*;q=0.5"
+# Request Timeout, Too Early, Too Many Requests: the same request may succeed later.
+_TRANSIENT_STATUS = frozenset({408, 425, 429})
+
+
+class DownloadFailure(msgspec.Struct, frozen=True):
+    """Why there is no image: words without query or user of the URL, in ASCII.
+
+    Where `transient`, a later attempt may work; `retry_after` are the seconds that
+    the server asks for.
+    """
+
+    reason: ImageReason
+    message: str
+    transient: bool
+    retry_after: float | None = None
+
+
+class TooLargeError(Exception):
+    """The body is larger than allowed."""
+
+
+class Downloader:
+    """Fetches many images at once through one pool of connections.
+
+    An async context manager. As many fetches as one likes may be under way: at most
+    `connections` are in all, and limits.max_connections_per_host to one host; the
+    others wait, and their time does not run meanwhile.
+    """
+
+    def __init__(
+        self,
+        limits: request.Download,
+        guard: Guard,
+        *,
+        connections: int = 64,
+        resolver: AbstractResolver | None = None,
+    ) -> None:
+        self._guard = guard
+        self._timeout = limits.timeout_seconds
+        self._max_bytes = request.size_bytes(limits.max_size)
+        self._max_size = limits.max_size
+        self._connections = connections
+        self._connections_per_host = limits.max_connections_per_host
+        self._resolver = resolver
+        self._session: aiohttp.ClientSession
+
+    async def __aenter__(self) -> Self:
+        self._session = open_session(
+            self._guard,
+            accept=ACCEPT,
+            # Images are compressed already; who encodes them all the same is understood.
+            accept_encoding="identity",
+            connections=self._connections,
+            connections_per_host=self._connections_per_host,
+            resolver=self._resolver,
+            on_queue=_stop_the_clock(),
+        )
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self._session.close()
+
+    async def fetch(self, url: str) -> bytes | DownloadFailure:
+        """One attempt, redirects included: the body, not empty, or why there is none.
+
+        Raises nothing for what a server does.
+        """
+        try:
+            async with asyncio.timeout(self._timeout) as clock:
+                response = await get(self._session, self._guard, url, clock)
+                async with response:
+                    body = await self._read(response)
+        except TimeoutError:
+            message = f"not complete after {self._timeout} s (download.timeoutSeconds)"
+            return DownloadFailure(ImageReason.TIMEOUT, message, transient=True)
+        except TooLargeError:
+            message = f"larger than {self._max_size} (download.maxSize)"
+            return DownloadFailure(ImageReason.RESPONSE_TOO_LARGE, message, transient=False)
+        except FAILURES as error:
+            return failure_of(error)
+        if not body:
+            message = "the answer has no content"
+            return DownloadFailure(ImageReason.EMPTY_RESPONSE, message, transient=False)
+        return body
+
+    async def _read(self, response: aiohttp.ClientResponse) -> bytes:
+        if (response.content_length or 0) > self._max_bytes:
+            raise TooLargeError
+        # aiohttp decodes in steps of at most 256 KiB, so a bomb is counted before it unfolds.
+        chunks: list[bytes] = []
+        size = 0
+        async for chunk in response.content.iter_any():
+            size += len(chunk)
+            if size > self._max_bytes:
+                raise TooLargeError
+            chunks.append(chunk)
+        return b"".join(chunks)
+
+
+FAILURES = (aiohttp.ClientError, OSError, ValueError, TooManyRedirectsError, BadStatusError)
+"""What a server can make get() and reading a body raise; ValueError: aiohttp's parsers."""
+
+
+def failure_of(error: Exception) -> DownloadFailure:
+    """Reason and words for one of FAILURES."""
+    cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
+    match cause if isinstance(cause, RefusedError) else error:
+        case RefusedError(why=why):
+            return DownloadFailure(ImageReason.ADDRESS_NOT_ALLOWED, why, transient=False)
+        case TooManyRedirectsError():
+            message = f"more than {MAX_REDIRECTS} redirects"
+            return DownloadFailure(ImageReason.TOO_MANY_REDIRECTS, message, transient=False)
+        case BadStatusError(status=status, retry_after=later):
+            return DownloadFailure(
+                ImageReason.HTTP_ERROR,
+                _status_line(status),
+                transient=status in _TRANSIENT_STATUS or status >= 500,
+                retry_after=retry_after(later, datetime.now(UTC)),
+            )
+        case aiohttp.ClientConnectorDNSError():
+            message = "the name of the host could not be resolved"
+            return DownloadFailure(ImageReason.NAME_NOT_RESOLVED, message, transient=True)
+        case aiohttp.ClientConnectorCertificateError() | aiohttp.ClientSSLError() | ssl.SSLError():
+            return DownloadFailure(ImageReason.TLS_FAILED, _tls(cause), transient=False)
+        case aiohttp.ClientConnectorError(os_error=OSError(errno=int(number))):
+            message = f"no connection: {os.strerror(number)}"
+            return DownloadFailure(ImageReason.CONNECTION_FAILED, message, transient=True)
+        case aiohttp.ClientConnectorError():
+            message = "no connection: no address of the host answered"
+            return DownloadFailure(ImageReason.CONNECTION_FAILED, message, transient=True)
+        case aiohttp.ServerDisconnectedError() | aiohttp.ClientOSError():
+            message = "the server closed the connection without an answer"
+            return DownloadFailure(ImageReason.CONNECTION_FAILED, message, transient=True)
+        case aiohttp.ClientPayloadError():
+            message = "the answer broke off, or its encoding is broken"
+            return DownloadFailure(ImageReason.RESPONSE_BROKEN, message, transient=True)
+        case _:
+            message = "the answer is not valid HTTP"
+            return DownloadFailure(ImageReason.RESPONSE_BROKEN, message, transient=True)
+
+
+def retry_after(value: str | None, now: datetime) -> float | None:
+    """Seconds that a Retry-After header asks for, as a number or a date; None if it does not."""
+    if value is None:
+        return None
+    value = value.strip()
+    if re.fullmatch("[0-9]{1,9}", value):
+        return float(value)
+    try:
+        date = parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    # A date without a zone (-0000) is UTC.
+    return max(
+        0.0, (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() - now.timestamp()
+    )
+
+
+def _status_line(status: int) -> str:
+    # The server's own phrase could hold anything.
+    try:
+        return f"{status} {HTTPStatus(status).phrase}"
+    except ValueError:
+        return f"HTTP status {status}"
+
+
+def _tls(error: Exception) -> str:
+    seen = getattr(error, "verify_message", None) or getattr(error, "reason", None) or "broken"
+    return f"TLS: {seen}".encode("ascii", "backslashreplace").decode()
+
+
+def _stop_the_clock() -> aiohttp.TraceConfig:
+    """Stops the timeout of a fetch while it waits for a free connection.
+
+    Else a slow host would fail the images that merely queue behind it.
+    """
+
+    async def stop(_: object, trace: SimpleNamespace, __: object) -> None:
+        clock: asyncio.Timeout = trace.trace_request_ctx
+        when = clock.when()
+        trace.left = (when or 0) - asyncio.get_running_loop().time()
+        clock.reschedule(None)
+
+    async def go_on(_: object, trace: SimpleNamespace, __: object) -> None:
+        clock: asyncio.Timeout = trace.trace_request_ctx
+        clock.reschedule(asyncio.get_running_loop().time() + trace.left)
+
+    config = aiohttp.TraceConfig()
+    config.on_connection_queued_start.append(stop)
+    config.on_connection_queued_end.append(go_on)
+    return config
