@@ -56,7 +56,7 @@ _ISATAP = (0x0000_5EFE, 0x0200_5EFE)
 # Lone surrogates too: they cannot be sent.
 _GAPS = r"\s\x00-\x1f\x7f-\x9f\ud800-\udfff"
 _URL = re.compile(
-    rf"https?://(\[[0-9a-f:.]+\]|[^/?#@:\\%\[\]{_GAPS}]+)(?::([0-9]{{1,5}}))?"
+    rf"https?://(\[[0-9a-f.]*:[0-9a-f:.]*\]|[^/?#@:\\%\[\]{_GAPS}]+)(?::([0-9]{{1,5}}))?"
     rf"(?:[/?#][^{_GAPS}]*)?",
     re.IGNORECASE,
 )
