@@ -184,7 +184,7 @@ def retry_after(value: str | None, now: datetime) -> float | None:
         return float(value)
     try:
         date = parsedate_to_datetime(value)
-    except ValueError:
+    except (ValueError, OverflowError):  # OverflowError: a zone of many digits
         return None
     # A date without a zone (-0000) is UTC.
     return max(

@@ -136,4 +136,9 @@ def redirected(url: str, location: str) -> str:
     target = re.sub("[\udc80-\udcff]", lambda m: f"%{ord(m[0]) & 0xFF:02X}", location.strip())
     target = target.replace(" ", "%20")
     # urljoin tidies a path; an absolute Location goes out as it came.
-    return target if re.match("https?://", target, re.IGNORECASE) else urljoin(url, target)
+    if re.match("https?://", target, re.IGNORECASE):
+        return target
+    try:
+        return urljoin(url, target)
+    except ValueError as error:
+        raise RefusedError("the redirect leads to no URL") from error

@@ -1,0 +1,332 @@
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+from aiohttp.abc import AbstractResolver
+from imageprocessing_contract.guard import Guard
+from imageprocessing_contract.reasons import ImageReason
+from imageprocessing_contract.request import Download
+from imageprocessing_worker.download import Downloader, DownloadFailure, retry_after
+from imageprocessing_worker.http_get import as_it_came, redirected
+
+from tests.unit.raw_server import Answer, Exchange, Names, RawServer
+
+SECRET = "s3cret"
+
+
+def limits(*, timeout: int = 20, max_size: str = "1Mi", per_host: int = 16) -> Download:
+    return Download(
+        timeout_seconds=timeout,
+        max_size=max_size,
+        max_pixels=1,
+        retries=0,
+        max_connections_per_host=per_host,
+    )
+
+
+def downloader(
+    allowed: str = "127.0.0.1/32",
+    *,
+    download: Download | None = None,
+    resolver: AbstractResolver | None = None,
+    connections: int = 64,
+) -> Downloader:
+    return Downloader(
+        download or limits(), Guard([allowed]), connections=connections, resolver=resolver
+    )
+
+
+@asynccontextmanager
+async def both(answer: Answer) -> AsyncIterator[tuple[RawServer, Downloader]]:
+    async with RawServer(answer) as server, downloader() as client:
+        yield server, client
+
+
+async def fetched(answer: Answer, path: str = f"/a.jpg?sig={SECRET}") -> bytes | DownloadFailure:
+    async with both(answer) as (server, client):
+        return await client.fetch(server.url + path)
+
+
+def failure(result: bytes | DownloadFailure) -> DownloadFailure:
+    assert isinstance(result, DownloadFailure)
+    assert result.message.isascii()
+    assert SECRET not in result.message
+    assert len(result.message) <= 160
+    return result
+
+
+async def body(exchange: Exchange) -> None:
+    await exchange.reply(b"\xff\xd8 picture", Content_Type="text/html")
+
+
+async def test_the_body_comes_whatever_its_type_says() -> None:
+    assert await fetched(body) == b"\xff\xd8 picture"
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "/folder%2Fname%2f.jpg",
+        "/a.jpg?X-Signature=ab%2Bcd%3D%3D/+~&x=%7E&y=a+b&z",
+        "/c_fill,w_200/a//b/./../c;v=1/%c3%a9%",
+        "/a?b?c&=&&",
+        "/[x]{y}|^`\"<>'",
+        "/",
+    ],
+)
+async def test_urls_go_out_byte_for_byte(target: str) -> None:
+    async with both(body) as (server, client):
+        await client.fetch(server.url + target + "#fragment")
+        assert server.lines == [f"GET {target} HTTP/1.1".encode()]
+
+
+async def test_a_url_without_path_asks_for_the_root() -> None:
+    async with both(body) as (server, client):
+        await client.fetch(server.url)
+        await client.fetch(server.url + "?a=%2F")
+        assert server.lines == [b"GET / HTTP/1.1", b"GET /?a=%2F HTTP/1.1"]
+
+
+async def test_only_what_is_not_ascii_is_escaped() -> None:
+    async with both(body) as (server, client):
+        await client.fetch(server.url + "/ä%2F/ö?ü=%2f&€")
+        assert server.lines == [b"GET /%C3%A4%2F/%C3%B6?%C3%BC=%2f&%E2%82%AC HTTP/1.1"]
+
+
+def test_a_host_that_is_not_ascii_becomes_its_dns_name() -> None:
+    url = as_it_came("http://bücher.example:8080/ä?%2f")
+    assert (url.raw_host, url.port) == ("xn--bcher-kva.example", 8080)
+    assert url.raw_path_qs == "/%C3%A4?%2f"
+
+
+async def test_the_headers_say_who_asks_and_for_what() -> None:
+    async with both(body) as (server, client):
+        await client.fetch(server.url + "/a.jpg")
+        head = server.heads[0].decode()
+    assert f"User-Agent: imageprocessing-operator/{version('imageprocessing-operator')}\r\n" in head
+    assert "Accept: image/" in head
+    assert "Accept-Encoding: identity\r\n" in head
+
+
+async def test_cookies_are_not_kept() -> None:
+    async def cookie(exchange: Exchange) -> None:
+        await exchange.reply(b"x", Set_Cookie="a=b; Path=/")
+
+    async with both(cookie) as (server, client):
+        await client.fetch(server.url + "/1")
+        await client.fetch(server.url + "/2")
+        assert len(server.heads) == 2
+        assert b"cookie" not in b"".join(server.heads).lower()
+
+
+async def test_the_environment_changes_nothing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login user password s3cret\n")
+    netrc.chmod(0o600)
+    monkeypatch.setenv("NETRC", str(netrc))
+    async with RawServer(body) as proxy, RawServer(body) as server:
+        for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "all_proxy", "ALL_PROXY"):
+            monkeypatch.setenv(name, proxy.url)
+        monkeypatch.delenv("no_proxy", raising=False)
+        monkeypatch.delenv("NO_PROXY", raising=False)
+        async with downloader() as client:
+            await client.fetch(server.url + "/a.jpg")
+        assert proxy.heads == []
+        assert len(server.heads) == 1
+        assert b"Authorization" not in server.heads[0]
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "transient"),
+    [
+        ("400 Bad Request", "400 Bad Request", False),
+        ("403 Forbidden", "403 Forbidden", False),
+        ("404 Nope s3cret", "404 Not Found", False),
+        ("408 x", "408 Request Timeout", True),
+        ("410 Gone", "410 Gone", False),
+        ("425 Too Early", "425 Too Early", True),
+        ("429 x", "429 Too Many Requests", True),
+        ("500 x", "500 Internal Server Error", True),
+        ("503 x", "503 Service Unavailable", True),
+        ("599 x", "HTTP status 599", True),
+        ("304 Not Modified", "304 Not Modified", False),
+        ("302 Found", "302 Found", False),
+    ],
+)
+async def test_a_bad_status_is_named(status: str, message: str, transient: bool) -> None:
+    async def refuse(exchange: Exchange) -> None:
+        await exchange.reply(b"" if status.startswith("304") else b"<html>", status=status)
+
+    expected = DownloadFailure(ImageReason.HTTP_ERROR, message, transient)
+    assert failure(await fetched(refuse)) == expected
+
+
+async def test_retry_after_is_passed_on() -> None:
+    async def later(exchange: Exchange) -> None:
+        await exchange.reply(status="429 Too Many Requests", Retry_After="17")
+
+    assert failure(await fetched(later)).retry_after == 17
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [
+        (None, None),
+        ("0", 0),
+        (" 120 ", 120),
+        ("Sun, 01 Mar 2026 12:01:30 GMT", 90),
+        ("Sun, 01 Mar 2026 13:01:30 +0100", 90),
+        ("Sun, 01 Mar 2026 12:01:30 -0000", 90),
+        ("Sunday, 01-Mar-26 12:01:30 GMT", 90),
+        ("Sun, 01 Mar 2020 12:00:00 GMT", 0),
+        ("-1", None),
+        ("1.5", None),
+        ("9" * 5000, None),
+        ("soon", None),
+        ("", None),
+        ("Sun, 99 Mar 2026 12:01:30 GMT", None),
+        ("Sun, 01 Mar 99999999 12:01:30 GMT", None),
+        ("Sun, 01 Mar 2026 12:01:30 +99999999999999", None),
+    ],
+)
+def test_retry_after_in_both_its_forms(header: str | None, seconds: float | None) -> None:
+    assert retry_after(header, datetime(2026, 3, 1, 12, tzinfo=UTC)) == seconds
+
+
+def redirecting(*locations: str | bytes) -> Answer:
+    """Sends request i to location i, and answers the last one."""
+    left = list(locations)
+
+    async def answer(exchange: Exchange) -> None:
+        if left:
+            await exchange.reply(b"moved", status="302 Found", Location=left.pop(0))
+        else:
+            await exchange.reply(b"there")
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("location", "target"),
+    [
+        ("/b%2Fc?sig=%2B%2f+", b"/b%2Fc?sig=%2B%2f+"),
+        ("b.jpg", b"/a/b.jpg"),
+        ("?q", b"/a/a.jpg?q"),
+        ("/b c.jpg", b"/b%20c.jpg"),
+        ("/ä.jpg".encode(), b"/%C3%A4.jpg"),
+        ("/ä.jpg".encode("latin-1"), b"/%E4.jpg"),
+        ("/" + "x" * 4000, b"/" + b"x" * 4000),
+    ],
+)
+async def test_redirects_are_followed_as_they_came(location: str | bytes, target: bytes) -> None:
+    async with both(redirecting(location)) as (server, client):
+        assert await client.fetch(server.url + "/a/a.jpg") == b"there"
+        assert server.lines[1] == b"GET " + target + b" HTTP/1.1"
+
+
+def test_an_absolute_location_is_not_tidied() -> None:
+    assert redirected("http://a/", "HTTP://b/x/../%2f?") == "HTTP://b/x/../%2f?"
+
+
+async def test_five_redirects_are_followed_and_circles_end() -> None:
+    assert await fetched(redirecting(*"12345")) == b"there"
+    async with both(redirecting(*["/"] * 100)) as (server, client):
+        result = failure(await client.fetch(server.url))
+        assert result.reason is ImageReason.TOO_MANY_REDIRECTS
+        assert not result.transient
+        assert len(server.heads) == 6
+
+
+async def test_no_redirect_leads_to_a_refused_address() -> None:
+    async with RawServer(body, host="127.0.0.2") as inner:
+        names = Names(inner_test=[["127.0.0.2"]])
+        for host in ("127.0.0.2", "inner.test", "2130706434", "[::ffff:127.0.0.2]"):
+            answer = redirecting(f"http://{host}:{inner.port}/?{SECRET}")
+            async with RawServer(answer) as server, downloader(resolver=names) as client:
+                result = failure(await client.fetch(server.url))
+                assert result.reason is ImageReason.ADDRESS_NOT_ALLOWED
+                assert not result.transient
+        assert inner.heads == []
+
+
+@pytest.mark.parametrize(
+    "location", ["ftp://a.example/", "file:///etc/passwd", "http://", "//[x", "http://u:s3cret@a/"]
+)
+async def test_no_redirect_leaves_http(location: str) -> None:
+    result = failure(await fetched(redirecting(location)))
+    assert result.reason is ImageReason.ADDRESS_NOT_ALLOWED
+
+
+async def test_userinfo_is_refused_unasked() -> None:
+    async with both(body) as (server, client):
+        result = failure(await client.fetch(f"http://user:{SECRET}@127.0.0.1:{server.port}/"))
+        assert result.reason is ImageReason.ADDRESS_NOT_ALLOWED
+        assert result.message == "the URL contains a user name or a password"
+        assert server.heads == []
+
+
+async def test_a_name_is_judged_by_the_address_that_is_connected_to() -> None:
+    # The first look-up is harmless; the second, for the next connection, is not.
+    names = Names(rebind_test=[["127.0.0.1"], ["127.0.0.2"]])
+    async with RawServer(body) as server, RawServer(body, "127.0.0.2", server.port) as inner:
+        url = f"http://rebind.test:{server.port}/"
+        async with downloader(resolver=names) as client:
+            assert isinstance(await client.fetch(url), bytes)
+        async with downloader(resolver=names) as client:
+            result = failure(await client.fetch(url))
+        assert result.reason is ImageReason.ADDRESS_NOT_ALLOWED
+        assert result.message == "not a public address: 127.0.0.0/8 is Loopback (RFC1122)"
+        assert inner.heads == []
+
+
+async def test_of_several_addresses_only_allowed_ones_are_tried() -> None:
+    names = Names(two_test=[["127.0.0.2", "127.0.0.1"]], bad_test=[["127.0.0.2", "10.0.0.1"]])
+    async with RawServer(body) as server, RawServer(body, "127.0.0.2", server.port) as inner:
+        async with downloader(resolver=names) as client:
+            assert isinstance(await client.fetch(f"http://two.test:{server.port}/"), bytes)
+            result = failure(await client.fetch(f"http://bad.test:{server.port}/"))
+        assert result.reason is ImageReason.ADDRESS_NOT_ALLOWED
+        assert inner.heads == []
+
+
+async def test_at_most_so_many_connections_to_one_host_and_waiting_takes_no_time() -> None:
+    busy, most = 0, 0
+
+    async def slow(exchange: Exchange) -> None:
+        nonlocal busy, most
+        busy += 1
+        most = max(most, busy)
+        await asyncio.sleep(0.6)
+        busy -= 1
+        await exchange.reply(b"x")
+
+    # The last of the three answers comes long after 1 s.
+    async with RawServer(slow) as server:
+        async with downloader(download=limits(timeout=1, per_host=1)) as client:
+            urls = [f"{server.url}/{i}" for i in range(3)]
+            assert await asyncio.gather(*map(client.fetch, urls)) == [b"x"] * 3
+        assert most == 1
+        async with downloader(connections=2) as client:
+            await asyncio.gather(*map(client.fetch, urls))
+        assert most == 2
+
+
+async def test_cancelling_passes_through() -> None:
+    asked = asyncio.Event()
+
+    async def never(_: Exchange) -> None:
+        asked.set()
+        await asyncio.Event().wait()
+
+    async with both(never) as (server, client):
+        task = asyncio.create_task(client.fetch(server.url))
+        await asked.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task

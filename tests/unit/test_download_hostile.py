@@ -1,0 +1,301 @@
+import asyncio
+import gzip
+import resource
+import ssl
+import zlib
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from imageprocessing_contract.reasons import ImageReason
+from imageprocessing_worker.download import DownloadFailure
+
+from tests.unit.raw_server import Answer, Exchange, Names, RawServer
+from tests.unit.test_download import SECRET, downloader, failure, fetched, limits
+
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n"
+
+
+def sending(*parts: bytes, close: bool = True) -> Answer:
+    async def answer(exchange: Exchange) -> None:
+        await exchange.send(*parts)
+        if close:
+            exchange.writer.close()
+            raise EOFError
+
+    return answer
+
+
+def compressed(encoding: str, size: int) -> bytes:
+    """`size` zeros in a thousandth of it, never held at once: memory is measured here."""
+    piece = bytes(1 << 20)
+    if encoding == "gzip":
+        return gzip.compress(piece) * (size >> 20)
+    deflate = zlib.compressobj(1)
+    return b"".join(deflate.compress(piece) for _ in range(size >> 20)) + deflate.flush()
+
+
+async def expect(answer: Answer, reason: ImageReason, *, transient: bool) -> None:
+    result = failure(await fetched(answer))
+    assert (result.reason, result.transient) == (reason, transient), result
+
+
+async def test_a_length_over_the_limit_ends_it_at_once() -> None:
+    # Only the head comes, then silence: it must not wait for the body.
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: 1048577\r\n\r\n"
+    await expect(sending(head, close=False), ImageReason.RESPONSE_TOO_LARGE, transient=False)
+
+
+async def test_a_body_of_exactly_the_limit_is_taken() -> None:
+    async def exact(exchange: Exchange) -> None:
+        await exchange.reply(b"x" * (1 << 20))
+
+    assert await fetched(exact) == b"x" * (1 << 20)
+
+
+@pytest.mark.parametrize("chunked", [True, False])
+async def test_a_body_without_end_is_cut_at_the_limit(chunked: bool) -> None:
+    async def endless(exchange: Exchange) -> None:
+        head = b"HTTP/1.1 200 OK\r\n" + b"Transfer-Encoding: chunked\r\n" * chunked + b"\r\n"
+        await exchange.send(head)
+        piece = b"x" * 4096
+        while True:
+            await exchange.send(b"1000\r\n" + piece + b"\r\n" if chunked else piece)
+
+    await expect(endless, ImageReason.RESPONSE_TOO_LARGE, transient=False)
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate"])
+async def test_a_bomb_is_counted_as_it_unfolds(encoding: str) -> None:
+    bomb = compressed(encoding, 160 << 20)
+    assert len(bomb) < 1 << 20
+
+    async def answer(exchange: Exchange) -> None:
+        await exchange.reply(bomb, Content_Encoding=encoding)
+
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    await expect(answer, ImageReason.RESPONSE_TOO_LARGE, transient=False)
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert grown < 64 << 10, f"{grown} KiB"
+
+
+async def test_an_encoding_nobody_asked_for_is_understood() -> None:
+    async def answer(exchange: Exchange) -> None:
+        await exchange.reply(gzip.compress(b"picture"), Content_Encoding="gzip")
+
+    assert await fetched(answer) == b"picture"
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate", "br", "zstd"])
+async def test_an_encoding_that_lies(encoding: str) -> None:
+    async def answer(exchange: Exchange) -> None:
+        await exchange.reply(b"\xff\xd8 no such encoding", Content_Encoding=encoding)
+
+    await expect(answer, ImageReason.RESPONSE_BROKEN, transient=True)
+
+
+async def test_less_than_the_length_says() -> None:
+    await expect(sending(HEAD, b"short"), ImageReason.RESPONSE_BROKEN, transient=True)
+
+
+async def test_chunks_that_break_off() -> None:
+    head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nshort\r\n"
+    await expect(sending(head), ImageReason.RESPONSE_BROKEN, transient=True)
+
+
+async def test_more_than_the_length_says_does_not_reach_the_next_answer() -> None:
+    async def more(exchange: Exchange) -> None:
+        await exchange.reply(b"12HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n!", Content_Length="2")
+
+    async with RawServer(more) as server, downloader() as client:
+        for _ in range(3):
+            assert await client.fetch(server.url) == b"12"
+
+
+@pytest.mark.parametrize("status", ["200 OK", "204 No Content"])
+async def test_nothing_in_it(status: str) -> None:
+    async def empty(exchange: Exchange) -> None:
+        await exchange.reply(status=status)
+
+    await expect(empty, ImageReason.EMPTY_RESPONSE, transient=False)
+
+
+@pytest.mark.parametrize("start", [HEAD, b"HTTP/1.1 200 OK\r\nX: "])
+async def test_one_byte_a_moment_ends_with_the_time(start: bytes) -> None:
+    async def drip(exchange: Exchange) -> None:
+        await exchange.send(start)
+        while True:
+            await asyncio.sleep(0.1)
+            await exchange.send(b"H")
+
+    await timing_out(drip)
+
+
+async def test_interim_answers_without_end_end_with_the_time() -> None:
+    async def hints(exchange: Exchange) -> None:
+        while True:
+            await asyncio.sleep(0.01)
+            await exchange.send(b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n")
+
+    await timing_out(hints)
+
+
+async def test_redirects_share_one_time() -> None:
+    async def slow(exchange: Exchange) -> None:
+        await asyncio.sleep(0.4)
+        await exchange.reply(status="302 Found", Location="/")
+
+    await timing_out(slow)
+
+
+async def timing_out(answer: Answer) -> None:
+    async with RawServer(answer) as server, downloader(download=limits(timeout=1)) as client:
+        async with asyncio.timeout(10):
+            result = failure(await client.fetch(f"{server.url}/?{SECRET}"))
+        message = "not complete after 1 s (download.timeoutSeconds)"
+        assert result == DownloadFailure(ImageReason.TIMEOUT, message, transient=True)
+
+
+@pytest.mark.parametrize(
+    ("sent", "reason"),
+    [
+        (b"", ImageReason.CONNECTION_FAILED),
+        (HEAD, ImageReason.RESPONSE_BROKEN),
+        (HEAD + b"x", ImageReason.RESPONSE_BROKEN),
+    ],
+)
+async def test_resets(sent: bytes, reason: ImageReason) -> None:
+    async def reset(exchange: Exchange) -> None:
+        await exchange.send(sent)
+        exchange.reset()
+        raise EOFError
+
+    await expect(reset, reason, transient=True)
+
+
+async def test_a_server_that_hangs_up() -> None:
+    await expect(sending(), ImageReason.CONNECTION_FAILED, transient=True)
+
+
+async def test_nobody_listens() -> None:
+    async with RawServer(sending()) as server:
+        url = server.url
+    async with downloader() as client:
+        message = "no connection: Connection refused"
+        expected = DownloadFailure(ImageReason.CONNECTION_FAILED, message, transient=True)
+        assert failure(await client.fetch(url)) == expected
+
+
+async def test_names_that_do_not_resolve() -> None:
+    async with downloader(resolver=Names()) as client:
+        result = failure(await client.fetch(f"http://nowhere.test/?{SECRET}"))
+    assert (result.reason, result.transient) == (ImageReason.NAME_NOT_RESOLVED, True)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"garbage\r\n\r\n",
+        b"HTTP/1.1 abc OK\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nxx",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        b"HTTP/1.1 200 OK\r\nX: " + b"x" * 100_000 + b"\r\n\r\n",
+        b"SSH-2.0-OpenSSH_9.6\r\n",
+    ],
+)
+async def test_what_is_not_http(answer: bytes) -> None:
+    await expect(sending(answer), ImageReason.RESPONSE_BROKEN, transient=True)
+
+
+async def test_a_server_without_tls() -> None:
+    async def plain(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+    server = await asyncio.start_server(plain, "127.0.0.1", 0)
+    async with server, downloader() as client:
+        port = server.sockets[0].getsockname()[1]
+        result = failure(await client.fetch(f"https://127.0.0.1:{port}/?{SECRET}"))
+    assert (result.reason, result.transient) == (ImageReason.TLS_FAILED, False)
+
+
+async def test_a_certificate_of_its_own(tmp_path: Path) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(self_signed(tmp_path, "127.0.0.1"))
+    server = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0, ssl=context)
+    async with server, downloader() as client:
+        port = server.sockets[0].getsockname()[1]
+        result = failure(await client.fetch(f"https://127.0.0.1:{port}/?{SECRET}"))
+    assert result.reason is ImageReason.TLS_FAILED
+    assert "self-signed certificate" in result.message
+
+
+def self_signed(folder: Path, name: str) -> Path:
+    """A PEM file with key and certificate for `name`."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder(subject, subject, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    pem, pkcs8, plain = (
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    path = folder / f"{name}.pem"
+    path.write_bytes(key.private_bytes(pem, pkcs8, plain) + certificate.public_bytes(pem))
+    return path
+
+
+LINES = st.lists(
+    st.one_of(
+        st.sampled_from(
+            [
+                b"Content-Length: 3",
+                b"Content-Length: 99999999999999999999999",
+                b"Transfer-Encoding: chunked",
+                b"Transfer-Encoding: gzip, chunked",
+                b"Content-Encoding: gzip",
+                b"Content-Encoding: deflate",
+                b"Connection: upgrade",
+                b"Upgrade: h2c",
+                b"Location: /",
+                b"Location: http://[",
+                b"Location: \xff\xfe",
+                b"Retry-After: \xff",
+                b"Set-Cookie: \x01=;;",
+                b"Content-Type: \x80; charset=\xff",
+                b"Trailer: x",
+            ]
+        ),
+        st.binary(max_size=20),
+    ),
+    max_size=5,
+)
+STATUS = st.one_of(st.integers(100, 999).map(b"%d".__mod__), st.binary(max_size=4))
+
+
+@settings(max_examples=400, deadline=None)
+@given(STATUS, LINES, st.binary(max_size=60), st.booleans())
+def test_whatever_a_server_sends_ends_in_bytes_or_a_reason(
+    status: bytes, lines: list[bytes], rest: bytes, line_ends: bool
+) -> None:
+    end = b"\r\n" if line_ends else b"\n"
+    head = end.join([b"HTTP/1.1 " + status + b" OK", *lines, b"", b""])
+    result = asyncio.run(fetched(sending(head + rest)))
+    if isinstance(result, DownloadFailure):
+        failure(result)
+    else:
+        assert result
