@@ -8,6 +8,7 @@ from pathlib import Path
 
 from imageprocessing_contract import names
 from imageprocessing_contract.guard import Guard
+from imageprocessing_contract.reasons import Reason
 from imageprocessing_contract.task import Task
 from imageprocessing_worker.errors import SourceError
 from imageprocessing_worker.http_source import stream
@@ -33,7 +34,7 @@ def open_source(task: Task, environ: Mapping[str, str], mount: str) -> Iterator[
     if source.gcs is not None:
         return _object(source.gcs.bucket, source.gcs.object)
     message = "the task names no source"
-    raise SourceError(message, transient=False)
+    raise SourceError(Reason.SOURCE_NOT_READABLE, message, transient=False)
 
 
 def _file(root: Path, relative: str) -> Iterator[bytes]:
@@ -42,13 +43,13 @@ def _file(root: Path, relative: str) -> Iterator[bytes]:
         # A link in a claim must not lead out of it: other mounts hold other people's data.
         if not path.resolve().is_relative_to(root.resolve()):
             message = f"{relative} leads out of the source"
-            raise SourceError(message, transient=False)
+            raise SourceError(Reason.SOURCE_NOT_READABLE, message, transient=False)
         with path.open("rb") as file:
             while chunk := file.read(_CHUNK):
                 yield chunk
     except OSError as error:
         message = f"cannot read {relative} in the source: {os.strerror(error.errno or 0)}"
-        raise SourceError(message, transient=False) from error
+        raise SourceError(Reason.SOURCE_NOT_READABLE, message, transient=False) from error
 
 
 def _object(bucket: str, name: str) -> Iterator[bytes]:
@@ -57,4 +58,4 @@ def _object(bucket: str, name: str) -> Iterator[bytes]:
     try:
         yield from GCSStore(bucket, "", "").chunks(name)
     except StoreError as error:
-        raise SourceError(error.message, transient=error.transient) from error
+        raise SourceError(Reason.SOURCE_NOT_READABLE, error.message, transient=error.transient) from error
