@@ -1,0 +1,86 @@
+"""What tests know of a cluster, whichever kind it is."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import subprocess
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+CRDS = Path(__file__).resolve().parents[2] / "crds"
+
+
+class KubectlError(RuntimeError):
+    """kubectl refused or failed; the message is what it wrote."""
+
+
+class Load(Protocol):
+    """Brings a Docker archive to the nodes."""
+
+    def __call__(self, archive: Path) -> None: ...
+
+
+@dataclass
+class Cluster:
+    """A Kubernetes API server, and for node clusters nodes that run Pods."""
+
+    kubeconfig: Path
+    # The address at which Pods reach servers that the test runs on this machine.
+    node_ip: str
+    # What a Pod or the operator may have to be allowed to reach: Pods, Services and node_ip.
+    allowed_networks: Sequence[str]
+    load: Load | None = None
+
+    def kubectl(self, *args: str, stdin: str | None = None) -> str:
+        """Runs kubectl and returns what it wrote."""
+        done = subprocess.run(
+            ["kubectl", *args],
+            input=stdin,
+            capture_output=True,
+            text=True,
+            check=False,
+            env={**os.environ, "KUBECONFIG": str(self.kubeconfig)},
+        )
+        if done.returncode:
+            raise KubectlError(f"kubectl {' '.join(args)}: {done.stderr.strip()}")
+        return done.stdout
+
+    def apply(self, manifest: dict[str, Any] | str) -> None:
+        """Applies one manifest, or several as YAML."""
+        text = manifest if isinstance(manifest, str) else json.dumps(manifest)
+        self.kubectl("apply", "-f", "-", stdin=text)
+
+    def get(self, kind: str, name: str, namespace: str) -> dict[str, Any]:
+        """An object as the API server has it."""
+        found: dict[str, Any] = json.loads(
+            self.kubectl("get", kind, name, "-n", namespace, "-o", "json")
+        )
+        return found
+
+    @contextlib.contextmanager
+    def namespace(self, prefix: str = "test") -> Iterator[str]:
+        """A fresh namespace, deleted afterwards; the name is never used again."""
+        name = f"{re.sub('[^a-z0-9]+', '-', prefix.lower())[:40].strip('-')}-{uuid.uuid4().hex[:8]}"
+        self.kubectl("create", "namespace", name)
+        try:
+            self.wait(f"serviceaccount/default -n {name} --for=create")
+            yield name
+        finally:
+            self.kubectl("delete", "namespace", name, "--wait=false")
+
+    def wait(self, condition: str, seconds: float = 60) -> None:
+        """Runs `kubectl wait`; the condition is its arguments."""
+        self.kubectl("wait", *condition.split(), f"--timeout={seconds:.0f}s")
+
+    def install_crds(self) -> None:
+        """Applies the project's CRDs and waits until they are served."""
+        if files := sorted(CRDS.glob("*.yaml")):
+            for file in files:
+                self.kubectl("apply", "--server-side", "-f", str(file))
+            self.wait(f"--for=condition=Established -f {CRDS}")

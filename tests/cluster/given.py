@@ -1,0 +1,38 @@
+"""The cluster that KUBECONFIG names."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from tests.cluster.cluster import Cluster
+
+
+def given_cluster(*, node: bool) -> Cluster | None:
+    """That cluster, or None when there is none, or it has nodes where the tests play the kubelet.
+
+    It must have the two images already. TEST_NODE_IP is the address at which its Pods reach
+    this machine, TEST_ALLOWED_NETWORKS what its Pods and Services live in.
+    """
+    if not (name := os.environ.get("KUBECONFIG")):
+        return None
+    cluster = Cluster(Path(name), "", [])
+    if not node and json.loads(cluster.kubectl("get", "nodes", "-o", "json"))["items"]:
+        return None
+    cluster.node_ip = os.environ.get("TEST_NODE_IP") or address_towards(cluster)
+    private = "10.0.0.0/8,172.16.0.0/12,192.168.0.0/16"
+    cluster.allowed_networks = os.environ.get("TEST_ALLOWED_NETWORKS", private).split(",")
+    return cluster
+
+
+def address_towards(cluster: Cluster) -> str:
+    """This machine's address on the way to the API server."""
+    server = cluster.kubectl("config", "view", "--minify", "-o", "jsonpath={..server}")
+    url = urlsplit(server)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect((url.hostname, url.port or 443))
+        address: str = probe.getsockname()[0]
+        return address

@@ -1,0 +1,58 @@
+"""The two images hold what their side needs, and nothing else."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.cluster.cluster import Cluster
+from tests.cluster.jobs import OPERATOR, WORKER, run_python
+
+LOOK = """
+import importlib.util, json, os, pathlib, shutil, sys, sysconfig
+def there(name):
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:
+        return False
+packages = pathlib.Path(sysconfig.get_path("purelib"))
+contract = packages / "imageprocessing_contract"
+try:
+    pathlib.Path("/probe").touch()
+    writable = True
+except OSError:
+    writable = False
+print(json.dumps({
+    "ours": sorted(path.name for path in packages.glob("imageprocessing_*")),
+    "foreign": [n for n in ("PIL", "google.cloud", "kopf", "kubernetes", "pip") if there(n)],
+    "tools": [n for n in ("uv", "gcc", "cc") if shutil.which(n)],
+    "user": os.getuid(),
+    "writable": writable,
+    "compiled": (contract / "__pycache__").is_dir(),
+    "version": sys.version_info[:2],
+}))
+"""
+
+
+@pytest.mark.parametrize(
+    ("image", "side", "foreign"),
+    [
+        (OPERATOR, "imageprocessing_operator", ["kopf", "kubernetes"]),
+        (WORKER, "imageprocessing_worker", ["PIL", "google.cloud"]),
+    ],
+)
+def test_an_image_holds_its_side_only(
+    node_cluster: Cluster, images: None, image: str, side: str, foreign: list[str]
+) -> None:
+    with node_cluster.namespace() as namespace:
+        seen = json.loads(run_python(node_cluster, namespace, image, LOOK))
+    assert seen == {
+        "ours": ["imageprocessing_contract", side],
+        "foreign": foreign,
+        "tools": [],
+        "user": 65532,
+        "writable": False,
+        "compiled": True,
+        "version": [3, 13],
+    }
