@@ -24,7 +24,8 @@ Schema = Mapping[str, Any]
 _BLOCKING = {"required", "type", "enum", "maxLength", "maxItems", "maxProperties"}
 
 _TEXT = {"type": "string"}
-_TEXTS = {"type": "object", "additionalProperties": _TEXT}
+# Go reads a null as an empty text here; it is no resource of ours that says so.
+_TEXTS = {"type": "object", "additionalProperties": {"type": ["string", "null"]}}
 _METADATA: Schema = {
     "type": "object",
     "properties": {
@@ -226,9 +227,18 @@ def _unknown(value: Any, schema: Schema, path: str) -> Iterator[str]:
 
 
 def _defaulted(manifest: dict[str, Any]) -> dict[str, Any]:
-    defaulted = copy.deepcopy(manifest)
+    defaulted: dict[str, Any] = _as_json(manifest)
     _apply_defaults(defaulted, _schema())
     return defaulted
+
+
+def _as_json(value: Any) -> Any:
+    """Returns a copy in which 2.0 is 2, as JSON on its way through Go has it."""
+    if isinstance(value, dict):
+        return {name: _as_json(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_as_json(item) for item in value]
+    return int(value) if isinstance(value, float) and _is_integer(None, value) else value
 
 
 def _apply_defaults(value: Any, schema: Schema) -> None:
@@ -242,6 +252,9 @@ def _apply_defaults(value: Any, schema: Schema) -> None:
                     value[name] = copy.deepcopy(child["default"])
             if name in value:
                 _apply_defaults(value[name], child)
+        if "additionalProperties" in schema:
+            for name in [name for name, item in value.items() if item is None]:
+                del value[name]
     elif isinstance(value, list):
         for item in value:
             _apply_defaults(item, schema.get("items", {}))

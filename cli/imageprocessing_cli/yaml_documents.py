@@ -25,40 +25,36 @@ def load_documents(text: str) -> list[dict[str, Any]]:
 class _KubectlLoader(yaml.SafeLoader):
     """PyYAML with the scalars of go-yaml v2, which kubectl reads with.
 
-    PyYAML makes 2026-01-01 a date, 1:30 the number 90 and 1e3 a string, and lets a key come twice.
+    PyYAML makes 2026-01-01 a date, 1:30 the number 90 and 1e3 a text. A key that comes twice is
+    refused, where kubectl takes the last one: it is always a mistake.
     """
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        """Refuses keys that come twice, and makes every key text, as JSON has no other."""
+        """Makes every key text, as JSON has no other, and refuses one that comes twice."""
+        own = [key for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
         seen = set()
-        for key_node, _ in node.value:
-            if key_node.tag == "tag:yaml.org,2002:merge":
-                continue
-            value = self.construct_object(key_node, deep=True)
-            key, problem = _json_key(value), None
-            if value is None or isinstance(value, list | dict):
-                problem = "a key must be a text, a number or a boolean"
-            elif key in seen:
-                problem = f"the key {key} comes twice"
-            if problem:
-                raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)
-            seen.add(key)
-        mapping = super().construct_mapping(node, deep)
-        return {_json_key(key): value for key, value in mapping.items()}
+        for key in own:
+            if self._key(key) in seen:
+                raise _refusal(f"the key {self._key(key)} comes twice", key)
+            seen.add(self._key(key))
+        self.flatten_mapping(node)
+        return {self._key(key): self.construct_object(value, deep) for key, value in node.value}
+
+    def _key(self, node: yaml.Node) -> str:
+        value = self.construct_object(node, deep=True)
+        if isinstance(value, bool):
+            return str(value).lower()
+        if not isinstance(value, str | int | float):
+            raise _refusal("a key must be a text, a number or a boolean", node)
+        return str(value)
 
 
-def _json_key(key: object) -> str:
-    return str(key).lower() if isinstance(key, bool) else str(key)
+def _refusal(problem: str, node: yaml.Node) -> yaml.constructor.ConstructorError:
+    return yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
 
 
 def _construct_bool(loader: _KubectlLoader, node: yaml.ScalarNode) -> bool:
     return str(loader.construct_scalar(node)).lower() in {"y", "yes", "true", "on"}
-
-
-def _construct_float(loader: _KubectlLoader, node: yaml.ScalarNode) -> float:
-    """kubectl sends JSON, where 1e3 has become 1000."""
-    number = float(loader.construct_scalar(node))
-    return int(number) if number.is_integer() and abs(number) < 2**53 else number
 
 
 _KubectlLoader.yaml_implicit_resolvers = {
@@ -83,4 +79,3 @@ _KubectlLoader.add_implicit_resolver(
     list("-+.0123456789"),
 )
 _KubectlLoader.add_constructor("tag:yaml.org,2002:bool", _construct_bool)
-_KubectlLoader.add_constructor("tag:yaml.org,2002:float", _construct_float)
