@@ -36,6 +36,7 @@ class Reason(StrEnum):
     ALL_IMAGES_FAILED = "AllImagesFailed"
     DEADLINE_EXCEEDED = "DeadlineExceeded"
     PLAN_FAILED = "PlanFailed"
+    SHARD_FAILED = "ShardFailed"
     FINALIZE_FAILED = "FinalizeFailed"
     REPORT_LOST = "ReportLost"
     REQUEST_ID_CONFLICT = "RequestIDConflict"

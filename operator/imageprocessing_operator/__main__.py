@@ -8,8 +8,8 @@ import os
 import sys
 
 import msgspec
-
 from imageprocessing_contract.guard import Guard
+
 from imageprocessing_operator.api import API, APIError, connect
 from imageprocessing_operator.controller import Controller
 from imageprocessing_operator.freshness import Freshness
@@ -51,9 +51,10 @@ async def run(settings: Settings) -> None:
 
 
 async def _stay_fresh(freshness: Freshness, watches: int) -> None:
-    while (stale := freshness.stale(watches)) is None:
+    while True:
         await asyncio.sleep(_CHECK)
-    raise DeafError(stale)
+        if stale := freshness.stale(watches):
+            raise DeafError(stale)
 
 
 def main() -> int:

@@ -6,9 +6,9 @@ from datetime import datetime
 from typing import Literal
 
 import msgspec
-
 from imageprocessing_contract.reasons import EventReason
 from imageprocessing_contract.task import Step
+
 from imageprocessing_operator.state import Job
 from imageprocessing_operator.status import Status
 

@@ -13,9 +13,8 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 import aiohttp
-from kubernetes.aio import client, config
-
 from imageprocessing_contract import names
+from kubernetes.aio import client, config
 
 Object = dict[str, Any]
 """An object of the API, as JSON has it."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import msgspec
+from imageprocessing_contract.report import Report
 
 from imageprocessing_operator.state import Job, LostReport, Request, Trouble
-from imageprocessing_contract.report import Report
 
 Key = tuple[str, str]
 """Namespace and name of a request."""
@@ -29,7 +29,7 @@ class Cache:
         """Jobs that carry the request's UID."""
         return list(self._jobs.get(request_uid, {}).values())
 
-    def keys(self) -> list[Key]:
+    def all_keys(self) -> list[Key]:
         """All requests."""
         return list(self._requests)
 

@@ -6,8 +6,8 @@ from datetime import datetime
 from typing import Literal
 
 import msgspec
-
 from imageprocessing_contract.reasons import Condition, Reason
+
 from imageprocessing_operator.status import ConditionStatus, Status
 
 Truth = Literal["True", "False", "Unknown"]

@@ -9,8 +9,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
-
 from imageprocessing_contract import names
+
 from imageprocessing_operator.actions import (
     Action,
     CreateJob,
@@ -31,6 +31,8 @@ from imageprocessing_operator.state import Delivery, Job, Request, Trouble, read
 from imageprocessing_operator.trouble import find_trouble
 from imageprocessing_operator.webhook import Courier
 from imageprocessing_operator.workqueue import WorkQueue
+
+logger = logging.getLogger(__name__)
 
 WORKERS = 16
 """Requests that are worked on at once; the work is waiting for the API server."""
@@ -95,7 +97,8 @@ class Controller:
         """Lists everything and replaces the cache; raises APIError."""
         requests: list[Request] = []
         jobs: list[Job] = []
-        for namespace in self._settings.namespaces or [None]:
+        everywhere: list[str | None] = [None]
+        for namespace in self._settings.namespaces or everywhere:
             selector = {"fieldSelector": UNSETTLED}
             for body in await self._api.list(requests_path(namespace), selector):
                 try:
@@ -109,7 +112,7 @@ class Controller:
         self._cache.replace(requests, jobs)
         uids = {job.uid for job in jobs}
         self._looks = {uid: look for uid, look in self._looks.items() if uid in uids}
-        for key in self._cache.keys():
+        for key in self._cache.all_keys():
             self._queue.add(key)
 
     # -- what is done ---------------------------------------------------------------

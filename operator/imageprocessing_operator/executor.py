@@ -6,13 +6,12 @@ import logging
 from datetime import datetime
 from typing import Any
 
-import msgspec
-
 from imageprocessing_contract import names
-from imageprocessing_contract.reasons import Reason
+from imageprocessing_contract.reasons import Condition, Reason
 from imageprocessing_contract.request import Source, parse_spec
+
 from imageprocessing_operator import jobs
-from imageprocessing_operator.actions import CreateJob, DeleteJob, Event, UpdateJob
+from imageprocessing_operator.actions import CreateJob, Event, UpdateJob
 from imageprocessing_operator.api import (
     API,
     MERGE_PATCH,
@@ -38,7 +37,7 @@ class Executor:
     async def create_job(self, request: Request, wanted: CreateJob, now: datetime) -> Job | Trouble:
         """The new Job, our own from before a crash, or why there is none."""
         source = await self._whole_source(request, wanted)
-        failures_of = await self._failures_of(request)
+        failures_of = await self._failures_of(request, now)
         if isinstance(failures_of, Trouble):
             return failures_of
         body = jobs.build_job(request, wanted, source, self._settings, failures_of)
@@ -144,6 +143,29 @@ class Executor:
             return request.spec.source
         body = await self._api.call("GET", requests_path(request.namespace, request.name))
         return parse_spec(body["spec"]).source
+
+    async def _failures_of(self, request: Request, now: datetime) -> str | Trouble | None:
+        """With source.failuresOf: the other request's id, or why it cannot be used."""
+        ref = request.spec.source.failures_of
+        if ref is None:
+            return None
+        reason = Reason.SOURCE_REQUEST_NOT_USABLE
+        try:
+            other = read_request(
+                await self._api.call("GET", requests_path(request.namespace, ref.name))
+            )
+        except APIError as error:
+            if error.status == 404:
+                return Trouble(reason, f"there is no request {ref.name}", now, final=True)
+            raise
+        if other.spec.output != request.spec.output:
+            message = f"request {ref.name} has another output; spec.output must be the same"
+            return Trouble(reason, message, now, final=True)
+        if not other.status.is_true(Condition.FINISHED):
+            return Trouble(reason, f"request {ref.name} has not finished yet", now)
+        if other.status.results is None:
+            return Trouble(reason, f"request {ref.name} ended without results", now, final=True)
+        return other.request_id
 
     async def _adopt(self, request: Request, name: str, now: datetime) -> Job | Trouble:
         """The Job that already has the name, if it is this request's own."""

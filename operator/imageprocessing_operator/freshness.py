@@ -42,8 +42,8 @@ class Freshness:
 
     async def _on_request_end(
         self,
-        session: aiohttp.ClientSession,  # noqa: ARG002
-        context: SimpleNamespace,  # noqa: ARG002
+        session: aiohttp.ClientSession,
+        context: SimpleNamespace,
         params: aiohttp.TraceRequestEndParams,
     ) -> None:
         if params.url.query.get("watch") == "true" and params.response.status == 200:

@@ -7,6 +7,7 @@ from typing import Any
 from imageprocessing_contract import names, report, task
 from imageprocessing_contract.request import Source, output_path
 from imageprocessing_contract.task import Output, Step, Task
+
 from imageprocessing_operator.actions import CreateJob
 from imageprocessing_operator.settings import Settings
 from imageprocessing_operator.state import Request

@@ -10,9 +10,9 @@ import zlib
 from datetime import datetime, timedelta
 
 import msgspec
-
 from imageprocessing_contract.names import event_id
 from imageprocessing_contract.reasons import Condition, EventReason, Reason
+
 from imageprocessing_operator.actions import Deliver, Event
 from imageprocessing_operator.conditions import Said
 from imageprocessing_operator.state import Delivery, Request

@@ -5,6 +5,7 @@ from __future__ import annotations
 from imageprocessing_contract.reasons import Reason
 from imageprocessing_contract.report import Catalogue, Done
 from imageprocessing_contract.request import Spec, allowed_failures
+
 from imageprocessing_operator.conditions import Phase, failed, succeeded
 
 

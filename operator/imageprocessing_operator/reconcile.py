@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 import msgspec
-
 from imageprocessing_contract.reasons import Condition, EventReason, Reason
 from imageprocessing_contract.report import Done, Report
 from imageprocessing_contract.task import Step
+
 from imageprocessing_operator import conditions, outbox
 from imageprocessing_operator.actions import (
     Action,
@@ -125,7 +125,8 @@ class _Visit:
 
         def attempt(step: Step) -> int:
             job = self.newest(step)
-            return max(getattr(known, step), job.attempt if job else 0)
+            begun: int = getattr(known, step)
+            return max(begun, job.attempt if job else 0)
 
         return Steps(plan=attempt("plan"), shards=attempt("shards"), finalize=attempt("finalize"))
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
-
 from imageprocessing_contract import names, report
 from imageprocessing_contract.report import Report
+
 from imageprocessing_operator.api import API, core_path
 from imageprocessing_operator.state import Job, LostReport
 

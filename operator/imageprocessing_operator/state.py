@@ -6,12 +6,12 @@ from datetime import datetime
 from typing import Any, Literal
 
 import msgspec
-
 from imageprocessing_contract import names
 from imageprocessing_contract.reasons import Reason
 from imageprocessing_contract.report import Report
 from imageprocessing_contract.request import Spec, parse_spec, spec_hash
 from imageprocessing_contract.task import Step
+
 from imageprocessing_operator.status import Status, parse
 
 

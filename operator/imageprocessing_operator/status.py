@@ -6,7 +6,6 @@ from datetime import datetime
 from typing import Any
 
 import msgspec
-
 from imageprocessing_contract import report
 from imageprocessing_contract.reasons import Condition
 

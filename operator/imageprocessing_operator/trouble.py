@@ -14,6 +14,7 @@ from typing import Any
 
 from imageprocessing_contract import names
 from imageprocessing_contract.reasons import Reason
+
 from imageprocessing_operator.api import API, core_path
 from imageprocessing_operator.state import Job, Trouble
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import aiohttp
 import kopf
+from imageprocessing_contract import names
 from kubernetes.aio import client
 
-from imageprocessing_contract import names
 from imageprocessing_operator.controller import UNSETTLED, Controller
 from imageprocessing_operator.freshness import Freshness
 from imageprocessing_operator.settings import Settings

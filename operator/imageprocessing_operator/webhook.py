@@ -10,10 +10,10 @@ import json
 from datetime import UTC, datetime
 
 import httpx
-from standardwebhooks.webhooks import Webhook as Signer
-
 from imageprocessing_contract.guard import Guard
 from imageprocessing_contract.reasons import Condition, Reason
+from standardwebhooks.webhooks import Webhook as Signer
+
 from imageprocessing_operator.api import API, APIError, core_path
 from imageprocessing_operator.guarded_http import AddressNotAllowedError, guarded_client
 from imageprocessing_operator.state import Delivery, Request

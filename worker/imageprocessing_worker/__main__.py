@@ -12,8 +12,8 @@ import sys
 from pathlib import Path
 
 import msgspec
-
 from imageprocessing_contract import names, report, task
+
 from imageprocessing_worker.step import Ended, Step
 
 ENV_TERMINATION_LOG = "IMAGEPROCESSING_TERMINATION_LOG"

@@ -12,13 +12,14 @@ import re
 from collections.abc import Iterable, Iterator
 
 import msgspec
-
 from imageprocessing_contract import names
-from imageprocessing_contract.guard import check_url
+from imageprocessing_contract.guard import Guard
 from imageprocessing_contract.reasons import RowReason
 
 MAX_RECORD = 1 << 20
 """Bytes of one record; csv.reader would build a 200 MB cell in 393 MB of memory."""
+_MAX_COPY = 4 * MAX_RECORD
+"""Bytes of a record that was copied: quotes, messages and URLs more than in the source."""
 
 _BOM = b"\xef\xbb\xbf"
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
@@ -82,9 +83,10 @@ def split_urls(cell: str) -> list[str]:
 class Catalogue:
     """The header and, once, the rows of a CSV that arrives in chunks."""
 
-    def __init__(self, chunks: Iterable[bytes]) -> None:
+    def __init__(self, chunks: Iterable[bytes], guard: Guard) -> None:
         """Reads the header; raises CatalogueError."""
-        self._lines = Lines(chunks)
+        self._guard = guard
+        self._lines = _Lines(chunks)
         first = next(self._lines, "")
         if not first.strip():
             raise CatalogueError(1, RowReason.NO_ROWS, "the catalogue is empty")
@@ -95,14 +97,14 @@ class Catalogue:
         )
         cells = next(csv.reader([first], delimiter=self.dialect.delimiter), [])
         self._width = len(cells)
-        self._urls_cell = _find(cells, names.COLUMN_URLS)
+        self._urls_cell = find_column(cells, names.COLUMN_URLS)
         self._kept = [i for i, cell in enumerate(cells) if not _is(cell, *_REPLACED)]
         kept = [cells[i] for i in self._kept]
         self.header = Header(
             columns=kept,
-            serial=_find(kept, names.COLUMN_SERIAL),
-            product=_find(kept, names.COLUMN_PRODUCT),
-            urls=_find(kept, names.COLUMN_URLS),
+            serial=find_column(kept, names.COLUMN_SERIAL),
+            product=find_column(kept, names.COLUMN_PRODUCT),
+            urls=find_column(kept, names.COLUMN_URLS),
         )
 
     def rows(self) -> Iterator[Row]:
@@ -164,12 +166,24 @@ class Catalogue:
         if not urls:
             return Problem(RowReason.NO_URLS, f"line {line} has no image URL")
         for position, url in enumerate(urls, start=1):
-            if wrong := check_url(url):
+            if wrong := self._guard.check_url(url):
                 return Problem(RowReason.INVALID_URL, f"line {line}, URL {position}: {wrong}")
         return None
 
 
-class Lines:
+def read_copy(chunks: Iterable[bytes], delimiter: str) -> Iterator[list[str]]:
+    """Records of a CSV that the worker wrote itself."""
+    lines = _Lines(chunks, limit=_MAX_COPY)
+    reader = csv.reader(lines, delimiter=delimiter)
+    while True:
+        lines.begin_record()
+        record = next(reader, None)
+        if record is None:
+            return
+        yield record
+
+
+class _Lines:
     """Decoded lines out of chunks, each record bounded; counts lines from 1."""
 
     def __init__(self, chunks: Iterable[bytes], limit: int = MAX_RECORD) -> None:
@@ -255,7 +269,8 @@ def _delimiter(first_line: str) -> str:
     return max(_DELIMITERS, key=known)
 
 
-def _find(cells: list[str], column: str) -> int:
+def find_column(cells: list[str], column: str) -> int:
+    """Where the column stands; raises CatalogueError unless it is there once."""
     places = [i for i, cell in enumerate(cells) if _is(cell, column)]
     if not places:
         message = f"line 1: the column {column!r} is missing; the header has: {', '.join(cells)}"

@@ -8,10 +8,10 @@ from contextlib import ExitStack
 from typing import BinaryIO
 
 import msgspec
-
 from imageprocessing_contract import names, report
 from imageprocessing_contract.reasons import ImageReason, Reason
 from imageprocessing_contract.task import Task
+
 from imageprocessing_worker import results
 from imageprocessing_worker.catalogue import Row
 from imageprocessing_worker.errors import StepError
@@ -19,7 +19,8 @@ from imageprocessing_worker.page import Page
 from imageprocessing_worker.plan import Plan, check_spec, read_plan, read_rows
 from imageprocessing_worker.records import Records, RequestRecord
 from imageprocessing_worker.results import Result
-from imageprocessing_worker.stores import Store
+from imageprocessing_worker.stores import Store, beside, open_store
+from imageprocessing_worker.whole import WholeCatalogue
 
 _BOM = "\ufeff"
 _CSV = "text/csv; charset=utf-8"
@@ -61,7 +62,8 @@ def finalize(task: Task, store: Store, records: Records) -> Finished:
     with ExitStack() as files:
         processed = files.enter_context(store.writer(names.processed_csv(task.request_id), _CSV))
         failed = files.enter_context(store.writer(names.FAILED_CSV, _CSV))
-        _Files(plan, store, processed, failed, totals).write()
+        whole = _whole_catalogue(task, plan)
+        _Files(plan, store, totals, processed=processed, failed=failed, whole=whole).write()
     done = totals.done(urls, task.cause)
     page = Page(task.request_id, plan.catalogue, done, totals.reasons, totals.listed)
     with store.writer(names.REPORT_HTML, "text/html; charset=utf-8") as file:
@@ -83,6 +85,14 @@ def finalize(task: Task, store: Store, records: Records) -> Finished:
     if store.create(names.DONE, msgspec.json.encode(finished), "application/json"):
         return finished
     return read_done(store, task.spec_hash) or finished
+
+
+def _whole_catalogue(task: Task, plan: Plan) -> WholeCatalogue | None:
+    """With source.failuresOf: what the other request wrote."""
+    if task.failures_of is None:
+        return None
+    earlier = open_store(beside(task.output, task.request_id, task.failures_of))
+    return WholeCatalogue(earlier.chunks(names.processed_csv(task.failures_of)), plan.dialect)
 
 
 class _Totals:
@@ -130,15 +140,25 @@ class _Files:
     """The processed CSV and failed.csv, row by row."""
 
     def __init__(
-        self, plan: Plan, store: Store, processed: BinaryIO, failed: BinaryIO, totals: _Totals
+        self,
+        plan: Plan,
+        store: Store,
+        totals: _Totals,
+        *,
+        processed: BinaryIO,
+        failed: BinaryIO,
+        whole: WholeCatalogue | None,
     ) -> None:
-        self._plan, self._store, self._totals = plan, store, totals
+        self._plan, self._store, self._totals, self._whole = plan, store, totals, whole
         self._processed = _CSVFile(processed, plan)
         self._failed = _CSVFile(failed, plan)
 
     def write(self) -> None:
         columns = self._plan.header.columns
-        self._processed.row([*columns, names.COLUMN_OUTPUT_URLS])
+        if self._whole:
+            self._processed.row(self._whole.columns)
+        else:
+            self._processed.row([*columns, names.COLUMN_OUTPUT_URLS])
         self._failed.row([*columns, names.COLUMN_REASON])
         for index in range(len(self._plan.shards)):
             found = results.read_committed(self._store, index)
@@ -147,6 +167,9 @@ class _Files:
                 found = results.read_parts(self._store, index)
             for row in self._rows(index):
                 self._row(row, found)
+        if self._whole:
+            for cells in self._whole.rest():
+                self._processed.row(cells)
 
     def _rows(self, index: int) -> Iterator[Row]:
         start, end = self._plan.span(index)
@@ -170,7 +193,12 @@ class _Files:
             else:
                 outputs.append("")
                 failed.append((url, f"{result.reason}: {result.message}"))
-        self._processed.row([*row.cells, ",".join(outputs)])
+        if self._whole:
+            serial = row.cells[self._plan.header.serial].strip()
+            for cells in self._whole.through(serial, row.urls, outputs):
+                self._processed.row(cells)
+        else:
+            self._processed.row([*row.cells, ",".join(outputs)])
         if failed:
             cells = list(row.cells)
             cells[self._plan.header.urls] = ",".join(url for url, _ in failed)

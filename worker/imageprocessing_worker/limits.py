@@ -44,8 +44,8 @@ def _quota() -> tuple[int, int]:
     if text := _read("cpu.max"):
         quota, _, period = text.partition(" ")
         return (-1, 0) if quota == "max" else (int(quota), int(period))
-    quota, period = _read("cpu/cpu.cfs_quota_us"), _read("cpu/cpu.cfs_period_us")
-    return (int(quota), int(period)) if quota and period else (-1, 0)
+    used, every = _read("cpu/cpu.cfs_quota_us"), _read("cpu/cpu.cfs_period_us")
+    return (int(used), int(every)) if used and every else (-1, 0)
 
 
 def _read(name: str) -> str | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import jinja2
 import msgspec
-
 from imageprocessing_contract import report
 
 _environment = jinja2.Environment(

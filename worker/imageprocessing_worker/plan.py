@@ -7,19 +7,19 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 import msgspec
-
 from imageprocessing_contract import names, report
+from imageprocessing_contract.guard import Guard
 from imageprocessing_contract.reasons import Reason, RowReason
 from imageprocessing_contract.task import Task
+
 from imageprocessing_worker.catalogue import (
     Catalogue,
-    MAX_RECORD,
     CatalogueError,
     Dialect,
     Header,
-    Lines,
     Problem,
     Row,
+    read_copy,
     split_urls,
 )
 from imageprocessing_worker.errors import StepError
@@ -27,8 +27,6 @@ from imageprocessing_worker.stores import Store
 
 MAX_SHARDS = 100_000
 """What an Indexed Job allows."""
-_MAX_COPY = 4 * MAX_RECORD
-"""Bytes of a record of catalogue.csv: a quote or a message more than in the source."""
 
 
 class Shard(msgspec.Struct, frozen=True, array_like=True):
@@ -88,7 +86,7 @@ def make_plan(task: Task, store: Store, chunks: Iterator[bytes]) -> Plan:
     """Writes catalogue.csv and then plan.json; raises InvalidCatalogueError, StepError."""
     found = _Found()
     try:
-        catalogue = Catalogue(chunks)
+        catalogue = Catalogue(chunks, Guard(task.allowed_networks))
         with store.writer(names.CATALOGUE, "text/csv") as file:
             shards, size = _copy(catalogue, file, task.images_per_shard, found)
             if not found.rows:
@@ -120,14 +118,7 @@ def make_plan(task: Task, store: Store, chunks: Iterator[bytes]) -> Plan:
 
 def read_rows(chunks: Iterator[bytes], header: Header) -> Iterator[Row]:
     """Rows out of a span of catalogue.csv."""
-    lines = Lines(chunks, limit=_MAX_COPY)
-    reader = csv.reader(lines)
-    while True:
-        lines.begin_record()
-        record = next(reader, None)
-        if record is None:
-            return
-        line, reason, message, *cells = record
+    for line, reason, message, *cells in read_copy(chunks, ","):
         problem = Problem(RowReason(reason), message) if reason else None
         urls = [] if problem else split_urls(cells[header.urls])
         yield Row(int(line), cells, urls, problem)

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import msgspec
-
 from imageprocessing_contract import names
+
 from imageprocessing_worker.stores import Store
 
 Place = tuple[int, int]

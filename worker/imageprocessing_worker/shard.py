@@ -9,14 +9,14 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
-
 from imageprocessing_contract import names
 from imageprocessing_contract.reasons import Reason
 from imageprocessing_contract.task import Task
+
 from imageprocessing_worker import results
 from imageprocessing_worker.children import Codec
 from imageprocessing_worker.codec import Refused
-from imageprocessing_worker.download import DownloadFailure, Downloader
+from imageprocessing_worker.download import Downloader, DownloadFailure
 from imageprocessing_worker.errors import StepError
 from imageprocessing_worker.plan import Plan, read_rows
 from imageprocessing_worker.records import ImageRecord, Records

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from imageprocessing_contract import names
 from imageprocessing_contract.guard import Guard
 from imageprocessing_contract.reasons import Reason
 from imageprocessing_contract.task import Task
+
 from imageprocessing_worker.errors import SourceError
 from imageprocessing_worker.http_source import stream
-from imageprocessing_worker.stores import StoreError
+from imageprocessing_worker.stores import Store, StoreError, beside, open_store
 
 _CHUNK = 1 << 18
 _HTTP_TIMEOUT = 60.0
@@ -31,8 +32,12 @@ def open_source(task: Task, environ: Mapping[str, str], mount: str) -> Iterator[
     if source.http is not None:
         guard = Guard(task.allowed_networks)
         return stream(source.http.url, guard, timeout=_HTTP_TIMEOUT, max_bytes=None)
+    if task.failures_of is not None:
+        earlier = beside(task.output, task.request_id, task.failures_of)
+        return _stored(lambda: open_store(earlier), names.FAILED_CSV)
     if source.gcs is not None:
-        return _object(source.gcs.bucket, source.gcs.object)
+        bucket, name = source.gcs.bucket, source.gcs.object
+        return _stored(lambda: _bucket(bucket), name)
     message = "the task names no source"
     raise SourceError(Reason.SOURCE_NOT_READABLE, message, transient=False)
 
@@ -52,10 +57,15 @@ def _file(root: Path, relative: str) -> Iterator[bytes]:
         raise SourceError(Reason.SOURCE_NOT_READABLE, message, transient=False) from error
 
 
-def _object(bucket: str, name: str) -> Iterator[bytes]:
+def _bucket(name: str) -> Store:
     from imageprocessing_worker.stores.gcs import GCSStore  # noqa: PLC0415
 
+    return GCSStore(name, "", "")
+
+
+def _stored(open_it: Callable[[], Store], path: str) -> Iterator[bytes]:
     try:
-        yield from GCSStore(bucket, "", "").chunks(name)
+        yield from open_it().chunks(path)
     except StoreError as error:
-        raise SourceError(Reason.SOURCE_NOT_READABLE, error.message, transient=error.transient) from error
+        reason = Reason.SOURCE_NOT_READABLE
+        raise SourceError(reason, error.message, transient=error.transient) from error

@@ -7,12 +7,12 @@ import signal
 from collections.abc import Mapping
 
 import msgspec
-
 from imageprocessing_contract import names, report
 from imageprocessing_contract.guard import Guard
 from imageprocessing_contract.reasons import Reason
 from imageprocessing_contract.report import Report
 from imageprocessing_contract.task import Task
+
 from imageprocessing_worker.children import Codec
 from imageprocessing_worker.download import Downloader
 from imageprocessing_worker.errors import StepError

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Protocol
 
 import msgspec
-
 from imageprocessing_contract.task import Output
 
 

@@ -10,9 +10,9 @@ import msgspec
 from google.api_core import exceptions as api
 from google.auth import exceptions as auth
 from google.cloud import firestore
-
 from imageprocessing_contract import names
 from imageprocessing_contract.request import Firestore
+
 from imageprocessing_worker.records import ImageRecord, RequestRecord
 from imageprocessing_worker.stores import StoreError
 

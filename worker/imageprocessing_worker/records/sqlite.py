@@ -8,8 +8,8 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import msgspec
-
 from imageprocessing_contract import names
+
 from imageprocessing_worker.records import ImageRecord, RequestRecord
 from imageprocessing_worker.stores import StoreError
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import BinaryIO, Protocol
 
+import msgspec
 from imageprocessing_contract.task import Output
 
 
@@ -62,6 +63,12 @@ def open_store(output: Output) -> Store:
         message = "the task names neither a bucket nor a folder"
         raise StoreError(message, transient=False)
     return FolderStore(output.root, output.path, output.base_url)
+
+
+def beside(output: Output, request_id: str, other_id: str) -> Output:
+    """The output of another request under the same prefix."""
+    path = f"{output.path.removesuffix(request_id)}{other_id}"
+    return msgspec.structs.replace(output, path=path)
 
 
 def public_url(base_url: str, folder: str, path: str) -> str:

@@ -26,7 +26,7 @@ class FolderStore:
         self._folder, self._base_url = folder, base_url
         self._made: set[Path] = set()
 
-    def create(self, path: str, data: bytes, content_type: str) -> bool:  # noqa: ARG002
+    def create(self, path: str, data: bytes, content_type: str) -> bool:
         """See Store."""
         target = self._top / path
         if target.exists():
@@ -41,7 +41,7 @@ class FolderStore:
                 aside.unlink(missing_ok=True)
 
     @contextmanager
-    def writer(self, path: str, content_type: str) -> Iterator[BinaryIO]:  # noqa: ARG002
+    def writer(self, path: str, content_type: str) -> Iterator[BinaryIO]:
         """See Store."""
         with _errors(path):
             aside = self._aside()

@@ -61,17 +61,19 @@ class GCSStore:
     @contextmanager
     def writer(self, path: str, content_type: str) -> Iterator[BinaryIO]:
         """See Store; a resumable upload becomes an object when it is closed."""
-        with errors(path):
-            # After an error the library's own __exit__ gives the upload up.
-            with self._blob(path).open(
+        # After an error the library's own __exit__ gives the upload up.
+        with (
+            errors(path),
+            self._blob(path).open(
                 "wb",
                 chunk_size=_CHUNK,
                 content_type=content_type,
                 ignore_flush=True,
                 retry=DEFAULT_RETRY,
                 timeout=_TIMEOUT,
-            ) as file:
-                yield cast("BinaryIO", file)
+            ) as file,
+        ):
+            yield cast("BinaryIO", file)
 
     def read(self, path: str) -> bytes | None:
         """See Store."""
@@ -122,7 +124,8 @@ class GCSStore:
         return f"{self._folder}/{path}" if self._folder else path
 
     def _blob(self, path: str) -> storage.Blob:
-        return self._bucket.blob(self._name(path))
+        blob: storage.Blob = self._bucket.blob(self._name(path))
+        return blob
 
 
 class _ExistsError(StoreError):

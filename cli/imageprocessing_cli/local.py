@@ -1,0 +1,123 @@
+"""Runs a request on this machine: the worker's own steps, as local processes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+
+import msgspec
+from imageprocessing_contract import names, report, task
+from imageprocessing_contract.report import Report
+from imageprocessing_contract.request import spec_hash
+from imageprocessing_contract.task import Output, Step, Task
+from imageprocessing_worker.__main__ import ENV_SOURCE_MOUNT, ENV_TERMINATION_LOG
+
+from imageprocessing_cli.manifest_file import LocalRequest
+
+_SHARDS_AT_ONCE = 2
+"""Each shard uses all cores; a second one fills the gaps at its start and end."""
+
+Progress = Callable[[str, int, int], None]
+"""Called with the step, and how many of its parts are done of how many."""
+
+
+class StepFailedError(Exception):
+    """A step ended without its result; the message says why."""
+
+
+class Interrupted(Exception):  # noqa: N818 - not an error
+    """Ctrl-C: what is done is in checkpoints."""
+
+
+class LocalRun:
+    """One request in one folder; running it again goes on where it was."""
+
+    def __init__(
+        self, request: LocalRequest, folder: Path, allowed_networks: Sequence[str]
+    ) -> None:
+        spec = request.spec
+        self._request = request
+        self._task = Task(
+            step="plan",
+            namespace="",
+            name=request.name,
+            request_id=spec.request_id or request.name,
+            spec_hash=spec_hash(msgspec.structs.replace(spec, source=request.source)),
+            source=request.source,
+            output=Output(
+                path="",
+                base_url=spec.output.public_base_url or "",
+                root=os.fspath(folder),
+                sqlite=os.fspath(folder / names.RECORDS_FILE),
+            ),
+            compression=spec.compression,
+            download=spec.download,
+            images_per_shard=spec.sharding.images_per_shard,
+            invalid_rows=spec.failure_policy.invalid_rows,
+            allowed_networks=list(allowed_networks),
+        )
+
+    def run(self, progress: Progress) -> Report:
+        """The report with the outcome; raises StepFailedError, Interrupted."""
+        progress("plan", 0, 1)
+        planned = self._step("plan")
+        if planned.done:
+            return planned
+        shards = planned.shards or 1
+        self._shards(shards, progress)
+        progress("finalize", 0, 1)
+        return self._step("finalize")
+
+    def _shards(self, count: int, progress: Progress) -> None:
+        progress("shards", 0, count)
+        with ThreadPoolExecutor(min(_SHARDS_AT_ONCE, count)) as pool:
+            running = [pool.submit(self._step, "shards", index) for index in range(count)]
+            try:
+                for done, future in enumerate(as_completed(running), start=1):
+                    # A shard that failed is finalize's to report, as in a cluster.
+                    error = future.exception()
+                    if error is not None and not isinstance(error, StepFailedError):
+                        raise error
+                    progress("shards", done, count)
+            finally:
+                pool.shutdown(cancel_futures=True)
+
+    def _step(self, step: Step, index: int = 0) -> Report:
+        tries = self._request.spec.sharding.retries_per_shard + 1
+        message = ""
+        for _ in range(tries):
+            code, found, log = self._process(step, index)
+            if code == report.EXIT_INTERRUPTED:
+                raise Interrupted
+            if code == report.EXIT_DONE and found:
+                return found
+            error = found.error if found else None
+            message = f"{error.reason}: {error.message}" if error else log[-2000:]
+            if code == report.EXIT_FINAL:
+                break
+        raise StepFailedError(message)
+
+    def _process(self, step: Step, index: int) -> tuple[int, Report | None, str]:
+        wanted = msgspec.structs.replace(self._task, step=step)
+        with tempfile.NamedTemporaryFile() as said:
+            environ = {
+                **os.environ,
+                names.ENV_TASK: task.encode(wanted),
+                names.ENV_INLINE_SOURCE: self._request.source.inline or "",
+                names.ENV_POD_UID: f"local-{os.getpid()}-{os.urandom(4).hex()}",
+                names.ENV_SHARD_INDEX: str(index),
+                ENV_TERMINATION_LOG: said.name,
+                ENV_SOURCE_MOUNT: self._request.mount,
+            }
+            command = [sys.executable, "-m", "imageprocessing_worker"]
+            ended = subprocess.run(command, env=environ, stderr=subprocess.PIPE, text=True)  # noqa: PLW1510
+            text = Path(said.name).read_text()
+        try:
+            return ended.returncode, report.decode(text), ended.stderr
+        except msgspec.DecodeError:
+            return ended.returncode, None, ended.stderr

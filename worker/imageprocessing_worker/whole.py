@@ -1,0 +1,47 @@
+"""The whole catalogue again, after a request that did only another one's failures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from imageprocessing_contract import names
+
+from imageprocessing_worker.catalogue import Dialect, find_column, read_copy, split_urls
+
+
+class WholeCatalogue:
+    """The earlier request's processed CSV, read once, with new URLs filled in.
+
+    Its rows and those of its failed.csv have the same order, so neither is kept in memory.
+    """
+
+    def __init__(self, chunks: Iterable[bytes], dialect: Dialect) -> None:
+        """Reads the header; raises CatalogueError when a column is missing."""
+        self._rows = read_copy(chunks, dialect.delimiter)
+        self.columns = next(self._rows, [])
+        # The byte order mark is written again with the new file.
+        self.columns[:1] = [column.removeprefix("\ufeff") for column in self.columns[:1]]
+        self._serial = find_column(self.columns, names.COLUMN_SERIAL)
+        self._urls = find_column(self.columns, names.COLUMN_URLS)
+        self._outputs = find_column(self.columns, names.COLUMN_OUTPUT_URLS)
+
+    def through(
+        self, serial: str, urls: Sequence[str], outputs: Sequence[str]
+    ) -> Iterator[list[str]]:
+        """Rows up to the one with that serial number, and that one filled in."""
+        for cells in self._rows:
+            if cells[self._serial].strip() == serial:
+                yield self._filled(cells, list(zip(urls, outputs, strict=True)))
+                return
+            yield cells
+
+    def rest(self) -> Iterator[list[str]]:
+        """Rows after the last that was filled in."""
+        return self._rows
+
+    def _filled(self, cells: list[str], done: list[tuple[str, str]]) -> list[str]:
+        outputs = cells[self._outputs].split(",")
+        for position, url in enumerate(split_urls(cells[self._urls])):
+            if done and not outputs[position] and url == done[0][0]:
+                outputs[position] = done.pop(0)[1]
+        return [*cells[: self._outputs], ",".join(outputs), *cells[self._outputs + 1 :]]
