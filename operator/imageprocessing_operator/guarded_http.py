@@ -6,6 +6,8 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Iterable
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from importlib.metadata import version
 
 import httpcore
 import httpx
@@ -49,6 +51,13 @@ def guarded_client(
         timeout=timeout,
         follow_redirects=False,
         trust_env=False,
+        # One tenant's receiver must not mark the requests of another.
+        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
+        headers={
+            # A few kilobytes of an encoded answer could unfold to megabytes.
+            "Accept-Encoding": "identity",
+            "User-Agent": f"imageprocessing-operator/{version('imageprocessing-operator')}",
+        },
         event_hooks={"request": [check_url]},
     )
 
@@ -66,6 +75,8 @@ class _GuardedTransport(httpx.AsyncHTTPTransport):
             ssl_context=ssl.create_default_context(),
             # Deliveries are rare: each gets a connection, and a check, of its own.
             max_keepalive_connections=0,
+            # The default of 10 would let ten slow receivers hold up all others.
+            max_connections=None,
             network_backend=_GuardedBackend(guard, resolve),
         )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 import struct
 import threading
 from collections.abc import Awaitable, Callable, Iterator
@@ -52,7 +53,14 @@ class Exchange:
 class RawServer:
     """Keeps the heads of all requests; answers until `answer` raises or the client leaves."""
 
-    def __init__(self, answer: Answer, host: str = "127.0.0.1", port: int = 0) -> None:
+    def __init__(
+        self,
+        answer: Answer,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        self._tls = tls
         self._answer = answer
         self._host = host
         self.port = port
@@ -60,7 +68,9 @@ class RawServer:
 
     async def __aenter__(self) -> Self:
         self._tasks: set[asyncio.Task[None]] = set()
-        self._server = await asyncio.start_server(self._accept, self._host, self.port)
+        self._server = await asyncio.start_server(
+            self._accept, self._host, self.port, ssl=self._tls
+        )
         self.port = self._server.sockets[0].getsockname()[1]
         self.url = f"http://{self._host}:{self.port}"
         return self

@@ -34,9 +34,14 @@ def downloader(
     download: Download | None = None,
     resolver: AbstractResolver | None = None,
     connections: int = 64,
+    memory: int = 256 << 20,
 ) -> Downloader:
     return Downloader(
-        download or limits(), Guard([allowed]), connections=connections, resolver=resolver
+        download or limits(),
+        Guard([allowed]),
+        connections=connections,
+        memory=memory,
+        resolver=resolver,
     )
 
 

@@ -3,19 +3,15 @@ import gzip
 import resource
 import ssl
 import zlib
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from imageprocessing_contract.reasons import ImageReason
-from imageprocessing_worker.download import DownloadFailure
+from imageprocessing_worker.download import SMALL_BODY, DownloadFailure
 
+from tests.unit.certificates import self_signed
 from tests.unit.raw_server import Answer, Exchange, Names, RawServer
 from tests.unit.test_download import SECRET, downloader, failure, fetched, limits
 
@@ -98,6 +94,39 @@ async def test_an_encoding_that_lies(encoding: str) -> None:
         await exchange.reply(b"\xff\xd8 no such encoding", Content_Encoding=encoding)
 
     await expect(answer, ImageReason.RESPONSE_BROKEN, transient=True)
+
+
+@pytest.mark.parametrize("length_known", [True, False])
+async def test_large_bodies_wait_for_memory_and_their_time_does_not_run(length_known: bool) -> None:
+    body = bytes(SMALL_BODY * 2)
+    holding = asyncio.Event()
+
+    async def large(exchange: Exchange) -> None:
+        length = f"Content-Length: {len(body)}" if length_known else "Connection: close"
+        await exchange.send(f"HTTP/1.1 200 OK\r\n{length}\r\n\r\n".encode())
+        if exchange.target == b"/stalls":
+            await exchange.send(body[:-1])
+            holding.set()
+            await asyncio.Event().wait()
+        await exchange.send(body)
+        exchange.writer.close()
+        raise EOFError
+
+    ended: list[str] = []
+
+    async def fetch(path: str) -> bytes | DownloadFailure:
+        result = await client.fetch(server.url + path)
+        ended.append(path)
+        return result
+
+    client = downloader(download=limits(timeout=1, max_size="3Mi"), memory=3 << 20)
+    async with RawServer(large) as server, client:
+        stalled = asyncio.create_task(fetch("/stalls"))
+        await holding.wait()
+        waited = asyncio.create_task(fetch("/waits"))
+        assert failure(await stalled).reason is ImageReason.TIMEOUT
+        assert await waited == body
+    assert ended == ["/stalls", "/waits"]
 
 
 async def test_less_than_the_length_says() -> None:
@@ -234,29 +263,6 @@ async def test_a_certificate_of_its_own(tmp_path: Path) -> None:
         result = failure(await client.fetch(f"https://127.0.0.1:{port}/?{SECRET}"))
     assert result.reason is ImageReason.TLS_FAILED
     assert "self-signed certificate" in result.message
-
-
-def self_signed(folder: Path, name: str) -> Path:
-    """A PEM file with key and certificate for `name`."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    now = datetime.now(UTC)
-    certificate = (
-        x509.CertificateBuilder(subject, subject, key.public_key(), x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    pem, pkcs8, plain = (
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
-    )
-    path = folder / f"{name}.pem"
-    path.write_bytes(key.private_bytes(pem, pkcs8, plain) + certificate.public_bytes(pem))
-    return path
 
 
 LINES = st.lists(

@@ -19,6 +19,7 @@ from imageprocessing_contract import request
 from imageprocessing_contract.guard import Guard
 from imageprocessing_contract.reasons import ImageReason
 
+from imageprocessing_worker.budget import Budget
 from imageprocessing_worker.http_get import (
     MAX_REDIRECTS,
     BadStatusError,
@@ -31,6 +32,10 @@ from imageprocessing_worker.http_get import (
 ACCEPT = "image/avif,image/webp,image/png,image/jpeg,image/*;q=0.9,*/*;q=0.5"
 # Request Timeout, Too Early, Too Many Requests: the same request may succeed later.
 _TRANSIENT_STATUS = frozenset({408, 425, 429})
+
+
+SMALL_BODY = 1 << 20
+"""Bytes that each body may have without asking: product photographs have fewer."""
 
 
 class DownloadFailure(msgspec.Struct, frozen=True):
@@ -55,7 +60,8 @@ class Downloader:
 
     An async context manager. As many fetches as one likes may be under way: at most
     `connections` are in all, and limits.max_connections_per_host to one host; the
-    others wait, and their time does not run meanwhile.
+    others wait, and their time does not run meanwhile. So 64 servers that all send the
+    largest body allowed cannot fill the memory of the Pod.
     """
 
     def __init__(
@@ -64,14 +70,17 @@ class Downloader:
         guard: Guard,
         *,
         connections: int = 64,
+        memory: int = 256 << 20,
         resolver: AbstractResolver | None = None,
     ) -> None:
+        """`memory`: bytes that the bodies above 1 MiB, while they are read, take together."""
         self._guard = guard
         self._timeout = limits.timeout_seconds
         self._max_bytes = request.size_bytes(limits.max_size)
         self._max_size = limits.max_size
         self._connections = connections
         self._connections_per_host = limits.max_connections_per_host
+        self._budget = Budget(memory)
         self._resolver = resolver
         self._session: aiohttp.ClientSession
 
@@ -84,7 +93,7 @@ class Downloader:
             connections=self._connections,
             connections_per_host=self._connections_per_host,
             resolver=self._resolver,
-            on_queue=_stop_the_clock(),
+            on_queue=_clock_stops_in_the_queue(),
         )
         return self
 
@@ -105,7 +114,7 @@ class Downloader:
             async with asyncio.timeout(self._timeout) as clock:
                 response = await get(self._session, self._guard, url, clock)
                 async with response:
-                    body = await self._read(response)
+                    body = await self._read(response, clock)
         except TimeoutError:
             message = f"not complete after {self._timeout} s (download.timeoutSeconds)"
             return DownloadFailure(ImageReason.TIMEOUT, message, transient=True)
@@ -119,18 +128,33 @@ class Downloader:
             return DownloadFailure(ImageReason.EMPTY_RESPONSE, message, transient=False)
         return body
 
-    async def _read(self, response: aiohttp.ClientResponse) -> bytes:
-        if (response.content_length or 0) > self._max_bytes:
+    async def _read(self, response: aiohttp.ClientResponse, clock: asyncio.Timeout) -> bytes:
+        length = response.content_length
+        if length is not None and length > self._max_bytes:
             raise TooLargeError
-        # aiohttp decodes in steps of at most 256 KiB, so a bomb is counted before it unfolds.
         chunks: list[bytes] = []
-        size = 0
-        async for chunk in response.content.iter_any():
-            size += len(chunk)
-            if size > self._max_bytes:
+        if await _fill(chunks, response, min(SMALL_BODY, self._max_bytes)):
+            return b"".join(chunks)
+        # What is encoded may unfold to any size, and so may what has no length.
+        known = length is not None and "Content-Encoding" not in response.headers
+        left = _stop(clock)
+        async with self._budget.take(length if known and length else self._max_bytes):
+            _go_on(clock, left)
+            if not await _fill(chunks, response, self._max_bytes):
                 raise TooLargeError
-            chunks.append(chunk)
-        return b"".join(chunks)
+            return b"".join(chunks)
+
+
+async def _fill(chunks: list[bytes], response: aiohttp.ClientResponse, limit: int) -> bool:
+    """Reads until the end, or until there are more than `limit` bytes; True at the end."""
+    size = sum(map(len, chunks))
+    # aiohttp decodes in steps of at most 256 KiB, so a bomb is counted before it unfolds.
+    async for chunk in response.content.iter_any():
+        chunks.append(chunk)
+        size += len(chunk)
+        if size > limit:
+            return False
+    return True
 
 
 FAILURES = (aiohttp.ClientError, OSError, ValueError, TooManyRedirectsError, BadStatusError)
@@ -205,23 +229,30 @@ def _tls(error: Exception) -> str:
     return f"TLS: {seen}".encode("ascii", "backslashreplace").decode()
 
 
-def _stop_the_clock() -> aiohttp.TraceConfig:
-    """Stops the timeout of a fetch while it waits for a free connection.
+def _stop(clock: asyncio.Timeout) -> float:
+    """Stops the time of a fetch; the seconds that are left."""
+    left = (clock.when() or 0) - asyncio.get_running_loop().time()
+    clock.reschedule(None)
+    return left
+
+
+def _go_on(clock: asyncio.Timeout, left: float) -> None:
+    clock.reschedule(asyncio.get_running_loop().time() + left)
+
+
+def _clock_stops_in_the_queue() -> aiohttp.TraceConfig:
+    """Stops the time of a fetch while it waits for a free connection.
 
     Else a slow host would fail the images that merely queue behind it.
     """
 
-    async def stop(_: object, trace: SimpleNamespace, __: object) -> None:
-        clock: asyncio.Timeout = trace.trace_request_ctx
-        when = clock.when()
-        trace.left = (when or 0) - asyncio.get_running_loop().time()
-        clock.reschedule(None)
+    async def queued(_: object, trace: SimpleNamespace, __: object) -> None:
+        trace.left = _stop(trace.trace_request_ctx)
 
-    async def go_on(_: object, trace: SimpleNamespace, __: object) -> None:
-        clock: asyncio.Timeout = trace.trace_request_ctx
-        clock.reschedule(asyncio.get_running_loop().time() + trace.left)
+    async def unqueued(_: object, trace: SimpleNamespace, __: object) -> None:
+        _go_on(trace.trace_request_ctx, trace.left)
 
     config = aiohttp.TraceConfig()
-    config.on_connection_queued_start.append(stop)
-    config.on_connection_queued_end.append(go_on)
+    config.on_connection_queued_start.append(queued)
+    config.on_connection_queued_end.append(unqueued)
     return config
