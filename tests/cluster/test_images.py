@@ -10,21 +10,21 @@ from tests.cluster.cluster import Cluster
 from tests.cluster.jobs import OPERATOR, WORKER, run_python
 
 LOOK = """
-import importlib.util, json, os, pathlib, shutil, sys, sysconfig
+import importlib.util, json, os, pathlib, shutil, sys
 def there(name):
     try:
         return importlib.util.find_spec(name) is not None
     except ModuleNotFoundError:
         return False
-packages = pathlib.Path(sysconfig.get_path("purelib"))
-contract = packages / "imageprocessing_contract"
+import imageprocessing_contract
+contract = pathlib.Path(imageprocessing_contract.__file__).parent
 try:
     pathlib.Path("/probe").touch()
     writable = True
 except OSError:
     writable = False
 print(json.dumps({
-    "ours": sorted(path.name for path in packages.glob("imageprocessing_*")),
+    "ours": sorted(path.name for path in contract.parent.glob("imageprocessing_*")),
     "foreign": [n for n in ("PIL", "google.cloud", "kopf", "kubernetes", "pip") if there(n)],
     "tools": [n for n in ("uv", "gcc", "cc") if shutil.which(n)],
     "user": os.getuid(),
