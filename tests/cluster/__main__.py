@@ -1,8 +1,8 @@
 """A Kubernetes for trying things by hand, the same that the tests use.
 
     python -m tests.cluster build                  compile the components into the cache
-    python -m tests.cluster up [--no-node]         run it until Ctrl-C; prints the KUBECONFIG
-    python -m tests.cluster run -- COMMAND...      run a command with KUBECONFIG set
+    python -m tests.cluster up [--no-node]         run it until Ctrl-C; prints how to use it
+    python -m tests.cluster run -- COMMAND...      run a command in its environment
     python -m tests.cluster helm                   the path of a Helm client, built if there is none
 
 --images loads the project's images into the node, --no-node runs the control plane alone.
@@ -50,11 +50,17 @@ def main() -> int:
         cluster.install_crds()
         if args.images and cluster.load:
             cluster.load(images_archive())
+        variables = {
+            "KUBECONFIG": str(cluster.kubeconfig),
+            "TEST_NODE_IP": cluster.node_ip,
+            "TEST_ALLOWED_NETWORKS": ",".join(cluster.allowed_networks),
+        }
         if args.command == "run":
             argv = args.argv[1:] if args.argv[:1] == ["--"] else args.argv
-            environment = {**os.environ, "KUBECONFIG": str(cluster.kubeconfig)}
+            environment = {**os.environ, **variables}
             return subprocess.run(argv, check=False, env=environment).returncode
-        sys.stdout.write(f"export KUBECONFIG={cluster.kubeconfig}\n")
+        assignments = " ".join(f"{name}={value}" for name, value in variables.items())
+        sys.stdout.write(f"export {assignments}\n")
         sys.stdout.flush()
         with contextlib.suppress(KeyboardInterrupt):
             signal.pause()

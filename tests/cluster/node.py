@@ -91,7 +91,7 @@ class Node:
 
     def load(self, archive: IO[bytes]) -> None:
         """Imports a Docker archive, so that Pods find its images without a registry."""
-        self.ctr("images", "import", "-", stdin=archive)
+        load_into(self.socket, archive)
 
     def start_containerd(self) -> None:
         """Starts containerd with the bridge network, and gives it the pause image."""
@@ -213,9 +213,10 @@ cluster.local:53 in-addr.arpa:53 {{
         command = ["ctr", "-a", str(self.socket), "version"]
         return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
-    def ctr(self, *args: str, stdin: IO[bytes] | None = None) -> None:
-        """One call of containerd's own client, in the kubelet's namespace."""
-        command = ["ctr", "-a", str(self.socket), "-n", "k8s.io", *args]
-        done = subprocess.run(command, stdin=stdin, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise RuntimeError(f"ctr {' '.join(args)}: {done.stderr}")
+
+def load_into(socket: Path, archive: IO[bytes]) -> None:
+    """Imports a Docker archive into the containerd behind a socket, for the kubelet's use."""
+    command = ["ctr", "-a", str(socket), "-n", "k8s.io", "images", "import", "-"]
+    done = subprocess.run(command, stdin=archive, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)}: {done.stderr}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from tests.cluster.emulators import Firestore, Storage
@@ -13,7 +15,7 @@ def test_storage(gcs: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
 
     for name, value in gcs.environment.items():
         monkeypatch.setenv(name, value)
-    client = storage.Client(project="test", credentials=AnonymousCredentials())
+    client: Any = storage.Client(project="test", credentials=AnonymousCredentials())  # type: ignore[no-untyped-call]
     blob = client.bucket(gcs.bucket).blob("a/b")
     blob.upload_from_string("text", if_generation_match=0)
     assert [found.name for found in client.list_blobs(gcs.bucket)] == ["a/b"]
