@@ -1,0 +1,59 @@
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
+
+.PHONY: help
+help: ## Show this
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: venv
+venv: $(READY) ## Make .venv with everything that is developed with, by hash
+$(READY): locks/dev.txt pyproject.toml
+	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/pip install --quiet --require-hashes -r locks/dev.txt
+	$(BIN)/pip install --quiet --no-deps --editable .
+	@touch $@
+
+.PHONY: format
+format: $(READY) ## Format the code and repair what ruff can
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+.PHONY: lint
+lint: $(READY) ## Check format, style and types
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+
+.PHONY: test
+test: $(READY) ## Run all tests but the long ones
+	tests/cluster/install
+	$(BIN)/pytest -m "not long" $(ARGS)
+	@echo "Left out: the long tests (make test-long), and what is marked SKIPPED above with its reason."
+
+.PHONY: test-long
+test-long: $(READY) ## Run the soak, outage and million-row tests
+	tests/cluster/install
+	$(BIN)/pytest -m long $(ARGS)
+
+.PHONY: bench
+bench: $(READY) ## Measure throughput
+	$(BIN)/python -m benchmarks $(ARGS)
+
+.PHONY: demo
+demo: $(READY) ## Process real photographs on this machine, without a cluster
+	$(BIN)/python examples/demo.py
+
+.PHONY: images
+images: ## Build imageprocessing-operator:dev and imageprocessing-worker:dev (BASE_IMAGE=... for the base)
+	$(PYTHON) -m tests.cluster.images
+
+.PHONY: lock
+lock: ## Pin the newest dependencies that fit (needs uv)
+	$(COMPILE) --upgrade --extra dev pyproject.toml -o locks/dev.txt
+	for extra in operator worker cli; do \
+	  $(COMPILE) --upgrade --extra $$extra --constraint locks/dev.txt pyproject.toml -o locks/$$extra.txt || exit; \
+	done
