@@ -15,7 +15,6 @@ from imageprocessing_contract import names, report, task
 from imageprocessing_contract.report import Report
 from imageprocessing_contract.request import spec_hash
 from imageprocessing_contract.task import Output, Step, Task
-from imageprocessing_worker.__main__ import ENV_SOURCE_MOUNT, ENV_TERMINATION_LOG
 
 from imageprocessing_cli.manifest_file import LocalRequest
 
@@ -111,8 +110,8 @@ class LocalRun:
                 names.ENV_INLINE_SOURCE: self._request.source.inline or "",
                 names.ENV_POD_UID: f"local-{os.getpid()}-{os.urandom(4).hex()}",
                 names.ENV_SHARD_INDEX: str(index),
-                ENV_TERMINATION_LOG: said.name,
-                ENV_SOURCE_MOUNT: self._request.mount,
+                names.ENV_TERMINATION_LOG: said.name,
+                names.ENV_SOURCE_MOUNT: self._request.mount,
             }
             command = [sys.executable, "-m", "imageprocessing_worker"]
             ended = subprocess.run(command, env=environ, stderr=subprocess.PIPE, text=True)  # noqa: PLW1510

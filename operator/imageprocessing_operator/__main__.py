@@ -34,7 +34,6 @@ async def run(settings: Settings) -> None:
     freshness = Freshness()
     ready = asyncio.Event()
     try:
-        await controller.resync()
         watching = asyncio.create_task(watch(controller, connection, freshness, settings, ready))
         others = [
             asyncio.create_task(controller.run()),

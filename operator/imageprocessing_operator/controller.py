@@ -40,6 +40,7 @@ UNSETTLED = "status.settled!=true"
 """Field selector: settled requests are history, and are neither watched nor listed."""
 RESYNC = 300.0
 """Seconds between full lists, which find what a watch has lost."""
+_LIST_AGAIN = 5.0  # seconds after a list that failed
 _LONGEST_LOOK = timedelta(seconds=60)
 """Time between looks at a Job whose Pods do not run."""
 
@@ -63,6 +64,7 @@ class Controller:
         self._settings = settings
         self._executor = Executor(api, settings)
         self._cache = Cache()
+        self._listed = asyncio.Event()
         self._queue: WorkQueue[Key] = WorkQueue()
         self._deliveries: dict[str, Delivery] = {}
         self._delivering: dict[str, asyncio.Task[None]] = {}
@@ -126,13 +128,18 @@ class Controller:
 
     async def _resync_regularly(self) -> None:
         while True:
-            await asyncio.sleep(RESYNC)
             try:
                 await self.resync()
             except APIError as error:
-                logger.warning("cannot list: %s", error)
+                logger.warning("cannot list requests and Jobs: %s", error)
+                await asyncio.sleep(_LIST_AGAIN)
+            else:
+                self._listed.set()
+                await asyncio.sleep(RESYNC)
 
     async def _work(self) -> None:
+        # Without the Jobs, every request would seem to lack its own.
+        await self._listed.wait()
         while True:
             key = await self._queue.get()
             try:

@@ -16,9 +16,6 @@ from imageprocessing_contract import names, report, task
 
 from imageprocessing_worker.step import Ended, Step
 
-ENV_TERMINATION_LOG = "IMAGEPROCESSING_TERMINATION_LOG"
-ENV_SOURCE_MOUNT = "IMAGEPROCESSING_SOURCE_MOUNT"
-
 logger = logging.getLogger("imageprocessing_worker")
 
 
@@ -30,10 +27,10 @@ def main() -> int:
     except (KeyError, msgspec.DecodeError) as error:
         logger.error("no task that this worker understands: %s", error)
         return report.EXIT_FINAL
-    mount = os.environ.get(ENV_SOURCE_MOUNT, names.SOURCE_MOUNT)
+    mount = os.environ.get(names.ENV_SOURCE_MOUNT, names.SOURCE_MOUNT)
     ended = Step(wanted, os.environ, mount).run()
     _say(ended)
-    log = Path(os.environ.get(ENV_TERMINATION_LOG, "/dev/termination-log"))
+    log = Path(os.environ.get(names.ENV_TERMINATION_LOG, "/dev/termination-log"))
     log.write_bytes(report.encode(ended.report))
     return ended.code
 
