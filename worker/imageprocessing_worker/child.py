@@ -1,0 +1,89 @@
+"""The processes that decode: a nursery that has the codec loaded, and its forks.
+
+The nursery stays as it was when it began, so that a fork is quick, shares memory with
+the others and meets no threads; the worker itself, with gRPC loaded, must not be forked.
+multiprocessing's forkserver would import the main module into every child, and run a
+resource tracker beside them.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import os
+import resource
+import signal
+import socket
+import sys
+from typing import NoReturn
+
+import msgspec
+from imageprocessing_contract.reasons import ImageReason
+from PIL import _imaging as core
+
+from imageprocessing_worker.codec import compress
+from imageprocessing_worker.protocol import ANSWER, LENGTH, REQUEST, START, Settings
+from imageprocessing_worker.result import Refused
+
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+# Blocks of at most 16 MiB: enough for the stages of a 1,000 px photograph. What a larger
+# one needed goes back to the system.
+_BLOCKS_KEPT = 8
+
+
+def serve(control: socket.socket, settings: Settings) -> None:
+    """The nursery: starts children, and tells how they ended, until the worker is gone."""
+    libc = ctypes.CDLL(None)
+    gc.freeze()  # else the first collection in a child copies every page
+    while True:
+        request, sockets, _, _ = socket.recv_fds(control, REQUEST.size, 1)
+        if not request:
+            return
+        operation, pid = REQUEST.unpack(request)
+        if operation == START:
+            answer = os.fork()
+            if answer == 0:
+                libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+                control.close()
+                _child(socket.socket(fileno=sockets[0]), settings)
+            os.close(sockets[0])
+        else:
+            _, status = os.waitpid(pid, 0)
+            answer = os.waitstatus_to_exitcode(status)
+        control.send(ANSWER.pack(answer))
+
+
+def _child(pipe: socket.socket, settings: Settings) -> NoReturn:
+    code = 1
+    try:
+        if settings.memory_limit is not None:
+            # Not the address space, which counts libraries and what is only reserved.
+            limits = (settings.memory_limit, settings.memory_limit)
+            resource.setrlimit(resource.RLIMIT_DATA, limits)
+        _work(pipe, settings)
+        code = 0
+    finally:
+        if code:
+            sys.excepthook(*sys.exc_info())
+        # The pipe closes with the process and not before: the worker takes that for its end.
+        os._exit(code)
+
+
+def _work(pipe: socket.socket, settings: Settings) -> None:
+    encoder = msgspec.msgpack.Encoder()
+    while head := pipe.recv(LENGTH.size, socket.MSG_WAITALL):
+        (length,) = LENGTH.unpack(head)
+        try:
+            data = pipe.recv(length, socket.MSG_WAITALL)
+            result = compress(data, settings.compression, settings.max_pixels)
+            answer = encoder.encode(result)
+        except MemoryError:
+            message = "decoding takes more memory than there is for one image"
+            answer = encoder.encode(Refused(ImageReason.DECODE_OUT_OF_MEMORY, message))
+        pipe.sendall(LENGTH.pack(len(answer)) + answer)
+        if core.get_stats()["blocks_cached"] > _BLOCKS_KEPT:
+            core.clear_cache(_BLOCKS_KEPT)
+
+
+if __name__ == "__main__":
+    serve(socket.socket(fileno=int(sys.argv[1])), msgspec.json.decode(sys.argv[2], type=Settings))

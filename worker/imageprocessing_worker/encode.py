@@ -1,0 +1,117 @@
+"""Encodes pixels that are L, LA, RGB or RGBA in 8 bit, the same bytes for the same pixels."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import msgspec
+from PIL import Image
+
+# Of equal looks (SSIM 0.95 over photographs of 1,000 px).
+QUALITY = {"JPEG": 50, "WEBP": 75, "AVIF": 50}
+# For Original, which promises the picture as it came: no visible difference at its own size
+# (SSIM 0.98 and above).
+ORIGINAL_QUALITY = {"JPEG": 85, "WEBP": 90, "AVIF": 80}
+# The fastest of aom, 6 times as fast as the default 6 for 10 % more bytes.
+_AVIF_SPEED = 10
+
+_EXIF = b"Exif\0\0"
+_JPEG_SEGMENT = 65533
+_XMP_HEADER = 29  # "http://ns.adobe.com/xap/1.0/" and a zero byte
+
+
+class Extras(msgspec.Struct, frozen=True):
+    """What goes into the file beside pixels."""
+
+    profile: bytes | None = None
+    exif: bytes | None = None
+    xmp: bytes | None = None
+
+
+def encode(
+    image: Image.Image,
+    name: str,
+    quality: int,
+    extras: Extras,
+    *,
+    progressive: bool = False,
+    lossless: bool = False,
+) -> bytes:
+    """A file in the format with Pillow's `name`; what that cannot hold is left out.
+
+    `quality`, `progressive` and `lossless` count only where the format knows them.
+    """
+    # Savers also take what the decoder left here: comments, resolutions, colour keys.
+    image.info = {}
+    buffer = io.BytesIO()
+    options = _options(name, quality, extras, lossless)
+    if name == "JPEG":
+        options["progressive"] = progressive
+    (_hard_edges(image) if name == "GIF" else image).save(buffer, name, **options)
+    return buffer.getvalue()
+
+
+def encode_frames(
+    frames: list[Image.Image],
+    name: str,
+    quality: int,
+    extras: Extras,
+    *,
+    durations: list[float],
+    loop: int | None,
+    lossless: bool,
+) -> bytes:
+    """An animation (durations in milliseconds), or the pages of a TIFF."""
+    if name != "TIFF" and len({frame.mode for frame in frames}) > 1:
+        frames = [frame.convert("RGBA") for frame in frames]
+    for frame in frames:
+        frame.info = {}
+    options = _options(name, quality, extras, lossless)
+    if name != "TIFF":
+        options["duration"] = durations
+    if loop is not None and name != "AVIF":
+        options["loop"] = loop
+    if name == "GIF":
+        # Each frame is the whole picture: clear what was there where it can show through.
+        frames = [_hard_edges(frame) for frame in frames]
+        options["disposal"] = 2 if frames[0].mode == "RGBA" else 0
+    buffer = io.BytesIO()
+    frames[0].save(buffer, name, save_all=True, append_images=frames[1:], **options)
+    return buffer.getvalue()
+
+
+def _hard_edges(frame: Image.Image) -> Image.Image:
+    """GIF knows transparent and opaque, and nothing between."""
+    if frame.mode in ("LA", "RGBA"):
+        alpha = frame.getchannel("A").point([0] * 128 + [255] * 128)
+        frame.putalpha(alpha)
+    return frame
+
+
+def _options(name: str, quality: int, extras: Extras, lossless: bool) -> dict[str, Any]:
+    options: dict[str, Any] = {"icc_profile": extras.profile} if extras.profile else {}
+    tiff_exif = extras.exif.removeprefix(_EXIF) if extras.exif else b""
+    match name:
+        case "JPEG":
+            options |= {"quality": quality, "subsampling": "4:2:0"}
+            if tiff_exif and len(_EXIF + tiff_exif) <= _JPEG_SEGMENT:
+                options["exif"] = _EXIF + tiff_exif
+            if extras.xmp and len(extras.xmp) <= _JPEG_SEGMENT - _XMP_HEADER:
+                options["xmp"] = extras.xmp
+            return options
+        case "WEBP":
+            options |= {"quality": quality, "lossless": lossless}
+        case "AVIF":
+            options |= {"quality": quality, "speed": _AVIF_SPEED, "max_threads": 1}
+        case "PNG":
+            options["optimize"] = True
+        case "TIFF":
+            options["compression"] = "tiff_adobe_deflate"
+        case _:
+            return {}
+    if tiff_exif:
+        options["exif"] = tiff_exif
+    if extras.xmp and name in ("WEBP", "AVIF"):
+        options["xmp"] = extras.xmp
+    return options

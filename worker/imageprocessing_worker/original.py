@@ -1,0 +1,133 @@
+"""Originals: kept as they are without their metadata, or made anew in their own format."""
+
+from __future__ import annotations
+
+import io
+
+import msgspec
+from imageprocessing_contract.request import Compression
+from PIL import Image
+
+from imageprocessing_worker import colour, encode, metadata, picture
+from imageprocessing_worker.picture import Picture
+
+# Where Pillow holds a TIFF's samples exactly as they are, bits of one of them.
+_TIFF_BITS = {"1": 1, "L": 8, "P": 8, "RGB": 8, "RGBA": 8, "CMYK": 8, "I;16": 16, "I;16B": 16}
+
+
+def first_only(opened: Picture) -> str:
+    """What to tell somebody whose animation became a still image."""
+    what = "page" if opened.name == "TIFF" else "frame of an animation"
+    return f"only the first {what} was taken"
+
+
+def without_metadata(
+    opened: Picture, compression: Compression, profile: bytes | None
+) -> bytes | None:
+    """The original's bytes, with Strip without metadata; None where that cannot be done."""
+    if compression.metadata == "Keep":
+        return opened.data
+    return metadata.strip(opened.name, opened.data, keep_profile=profile is not None)
+
+
+def keep(
+    opened: Picture, compression: Compression, max_pixels: int
+) -> tuple[bytes, tuple[int, int], bool]:
+    """Format Original: the bytes, width and height, and whether the coded pixels are the same."""
+    picture.decode(opened, compression)
+    profile = colour.usable_profile(opened.image)
+    size = picture.fit(opened.size, compression)
+    if size == opened.size and opened.orientation == 1:
+        kept = without_metadata(opened, compression, profile)
+        if kept is not None:
+            smaller = _optimised(opened, kept, profile)
+            return (smaller, size, False) if smaller else (kept, size, True)
+    if opened.animated:
+        return _frames(opened, compression, max_pixels, profile)
+    extras = picture.extras(opened, compression)
+    image, embedded = picture.render(opened, opened.image, size, profile, None)
+    data = encode.encode(
+        image,
+        opened.name,
+        encode.ORIGINAL_QUALITY.get(opened.name, 0),
+        msgspec.structs.replace(extras, profile=embedded),
+        progressive=compression.progressive,
+        lossless=_is_lossless_webp(opened),
+    )
+    return data, size, False
+
+
+def _is_lossless_webp(opened: Picture) -> bool:
+    return opened.name == "WEBP" and b"VP8L" in opened.data[12:64]
+
+
+def _optimised(opened: Picture, kept: bytes, profile: bytes | None) -> bytes | None:
+    """The same pixels in fewer bytes than `kept`, for a still PNG or TIFF."""
+    if opened.animated:
+        return None
+    if opened.name == "PNG":
+        smaller = _optimised_png(opened, kept)
+    elif opened.name == "TIFF" and kept is not opened.data:
+        smaller = _optimised_tiff(opened, profile)
+    else:
+        return None
+    return smaller if smaller is not None and len(smaller) < len(kept) else None
+
+
+def _optimised_png(opened: Picture, kept: bytes) -> bytes | None:
+    buffer = io.BytesIO()
+    opened.image.save(buffer, "PNG", optimize=True, icc_profile=None)
+    return metadata.png_with_pixels(kept, buffer.getvalue())
+
+
+def _optimised_tiff(opened: Picture, profile: bytes | None) -> bytes | None:
+    image = opened.image
+    tags = getattr(image, "tag_v2", {})
+    bits, sample_format = tags.get(258, (1,)), tags.get(339, (1,))
+    exact = _TIFF_BITS.get(image.mode)
+    if any(bit != exact for bit in bits) or any(kind != 1 for kind in sample_format):
+        return None
+    return encode.encode(image.copy(), "TIFF", 0, encode.Extras(profile=profile))
+
+
+def _frames(
+    opened: Picture, compression: Compression, max_pixels: int, profile: bytes | None
+) -> tuple[bytes, tuple[int, int], bool]:
+    """An animation, or pages, each frame made anew at its new size."""
+    extras = picture.extras(opened, compression)
+    sizes = _sizes(opened, max_pixels)
+    embedded = None
+    frames: list[Image.Image] = []
+    durations: list[float] = []
+    for number, full in enumerate(sizes):
+        with picture.decoding(opened.name):
+            opened.image.seek(number)
+            opened.image.load()
+        size = picture.fit(full, compression)
+        image, embedded = picture.render(opened, opened.image, size, profile, None)
+        durations.append(opened.image.info.get("duration", 0))
+        frames.append(image)
+    data = encode.encode_frames(
+        frames,
+        opened.name,
+        encode.ORIGINAL_QUALITY.get(opened.name, 0),
+        msgspec.structs.replace(extras, profile=embedded),
+        durations=durations,
+        loop=opened.image.info.get("loop"),
+        lossless=_is_lossless_webp(opened),
+    )
+    return data, frames[0].size, False
+
+
+def _sizes(opened: Picture, max_pixels: int) -> list[tuple[int, int]]:
+    """Width and height of every frame, upright."""
+    with picture.decoding(opened.name):
+        count = int(getattr(opened.image, "n_frames", 1))
+        sizes = [opened.size] * count
+        if opened.name == "TIFF":
+            for number in range(count):
+                opened.image.seek(number)
+                sizes[number] = opened.image.size
+    pixels = sum(width * height for width, height in sizes)
+    picture.check_pixels(pixels, max_pixels, f"{pixels} pixels in {count} frames")
+    return sizes

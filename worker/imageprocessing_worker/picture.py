@@ -1,0 +1,230 @@
+"""Opens and decodes an image within its limits, upright and at the size it will have."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import msgspec
+from imageprocessing_contract.reasons import ImageReason
+from imageprocessing_contract.request import Compression
+
+# Image.open would import every plugin there is when it first meets one of these three.
+from PIL import (
+    AvifImagePlugin,
+    ExifTags,
+    Image,
+    ImageColor,
+    TiffImagePlugin,
+    UnidentifiedImageError,
+)
+from PIL import WebPImagePlugin as _  # noqa: F401
+
+from imageprocessing_worker import colour, exif, formats
+from imageprocessing_worker.encode import Extras
+from imageprocessing_worker.formats import UnusableImage
+
+# One child per core keeps every core busy; threads inside one only cost switches.
+AvifImagePlugin.DEFAULT_MAX_THREADS = 1
+
+# Cameras and encoders write at most a dozen; each costs a pass over all pixels.
+MAX_SCANS = 100
+
+# Larger reductions first average whole blocks of pixels; from 3 on Pillow's documentation
+# calls the result indistinguishable.
+_REDUCING_GAP = 3.0
+
+# What Pillow's plugins have been seen to raise for bad data, programming errors among them.
+_DAMAGE = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    RuntimeError,
+    AssertionError,
+    struct.error,
+    zlib.error,
+)
+# What of a TIFF's directory is EXIF and not the layout of its own strips.
+_TIFF_EXIF = (
+    ExifTags.Base.ImageDescription,
+    ExifTags.Base.Make,
+    ExifTags.Base.Model,
+    ExifTags.Base.Software,
+    ExifTags.Base.DateTime,
+    ExifTags.Base.Artist,
+    ExifTags.Base.Copyright,
+)
+
+
+class Picture(msgspec.Struct):
+    """An opened image; width and height in pixels as it is to be seen, upright."""
+
+    data: bytes
+    name: str
+    image: Image.Image
+    width: int
+    height: int
+    animated: bool
+    """It has more than one frame, or page."""
+    orientation: int = 1
+    """As the file says it, 1 to 8; final once decoded."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height."""
+        return self.width, self.height
+
+
+@contextmanager
+def decoding(name: str) -> Iterator[None]:
+    """Turns what Pillow raises for bad data into UnusableImage."""
+    try:
+        yield
+    except Image.DecompressionBombError as error:
+        raise UnusableImage(ImageReason.TOO_MANY_PIXELS, "it has too many pixels") from error
+    except _DAMAGE as error:
+        what = " ".join(str(error).split())[:120]
+        if isinstance(error, UnidentifiedImageError) or not what:
+            what = "its header makes no sense"
+        message = f"the {name} file is damaged or cut off: {what}"
+        raise UnusableImage(ImageReason.CORRUPT_IMAGE, message) from error
+
+
+def open_picture(data: bytes, max_pixels: int) -> Picture:
+    """Reads the header; raises UnusableImage for what is no image, or too large to decode."""
+    name = formats.recognise(data)
+    # Pillow refuses what is beyond twice its limit, and some plugins allocate as they open.
+    Image.MAX_IMAGE_PIXELS = (max_pixels + 1) // 2
+    if name == "JPEG" and formats.jpeg_scans(data, MAX_SCANS) > MAX_SCANS:
+        message = f"more than {MAX_SCANS} scans: each costs as much as a whole image"
+        raise UnusableImage(ImageReason.TOO_MANY_SCANS, message)
+    with decoding(name):
+        image = Image.open(io.BytesIO(data), formats=(name,))
+        width, height = image.size
+        check_pixels(width * height, max_pixels, f"{width} x {height} pixels")
+        # Phones put a depth map or a second view behind a JPEG: that is no animation.
+        animated = name != "JPEG" and bool(getattr(image, "is_animated", False))
+        picture = Picture(data, name, image, width, height, animated)
+        _orient(picture)
+    return picture
+
+
+def _orient(picture: Picture) -> None:
+    image = picture.image
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        # Pillow turns TIFFs itself, their size included.
+        turned = image.tag_v2.get(ExifTags.Base.Orientation, 1)
+        picture.orientation = turned if turned in exif.TRANSPOSE else 1
+        return
+    before, picture.orientation = picture.orientation, exif.orientation(image.info.get("exif", b""))
+    if (before > 4) != (picture.orientation > 4):
+        picture.width, picture.height = picture.height, picture.width
+
+
+def decode(picture: Picture, compression: Compression) -> None:
+    """Decodes the first frame, of a JPEG at the smallest scale that is enough."""
+    with decoding(picture.name):
+        if picture.name == "JPEG":
+            picture.image.draft(None, _as_stored(picture, fit(picture.size, compression)))
+        picture.image.load()
+        if picture.name == "PNG":
+            _orient(picture)  # its EXIF may come behind its pixels
+
+
+def _as_stored(picture: Picture, size: tuple[int, int]) -> tuple[int, int]:
+    return size[::-1] if picture.orientation > 4 and picture.name != "TIFF" else size
+
+
+def render(
+    picture: Picture,
+    frame: Image.Image,
+    size: tuple[int, int],
+    profile: bytes | None,
+    background: str | None,
+) -> tuple[Image.Image, bytes | None]:
+    """A decoded frame as L, LA, RGB or RGBA in 8 bit, upright, at `size`.
+
+    `profile` is the frame's own; the one that the result needs is returned with it.
+    With a `background` (#rrggbb in sRGB) nothing is transparent any more.
+    """
+    image = colour.to_eight_bits(frame)
+    if image.mode == "LAB":  # its signed bands cannot be resized
+        image, profile = colour.to_srgb(image, profile), None
+    stored = _as_stored(picture, size)
+    if image.size != stored:
+        image = image.resize(stored, Image.Resampling.LANCZOS, reducing_gap=_REDUCING_GAP)
+    if picture.name != "TIFF" and picture.orientation in exif.TRANSPOSE:
+        image = image.transpose(exif.TRANSPOSE[picture.orientation])
+    if image.mode in ("LA", "RGBA") and image.getchannel("A").getextrema() == (255, 255):
+        image = image.convert(image.mode[:-1])
+    flatten = background is not None and image.mode in ("LA", "RGBA")
+    if image.mode == "CMYK" or (
+        profile is not None and (flatten or len(profile) > colour.MAX_PROFILE_BYTES)
+    ):
+        image, profile = colour.to_srgb(image, profile), None
+    if background is not None and flatten:
+        image = _flatten(image, background)
+    return image, profile
+
+
+def _flatten(image: Image.Image, background: str) -> Image.Image:
+    red, green, blue = ImageColor.getrgb(background)[:3]
+    if image.mode == "LA" and red == green == blue:
+        solid = Image.new("L", image.size, red)
+    else:
+        solid = Image.new("RGB", image.size, (red, green, blue))
+    solid.paste(image.convert(solid.mode), mask=image.getchannel("A"))
+    return solid
+
+
+def extras(picture: Picture, compression: Compression) -> Extras:
+    """EXIF data that says upright, and XMP, of a decoded picture; nothing with Strip."""
+    if compression.metadata == "Strip":
+        return Extras()
+    image = picture.image
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        data = _tiff_exif(image)
+    else:
+        data = image.info.get("exif")
+    xmp = image.info.get("xmp")
+    return Extras(
+        exif=exif.upright(data) if data else None, xmp=xmp if isinstance(xmp, bytes) else None
+    )
+
+
+def _tiff_exif(image: TiffImagePlugin.TiffImageFile) -> bytes | None:
+    with decoding("TIFF"):
+        found, kept = image.getexif(), Image.Exif()
+        for tag in _TIFF_EXIF:
+            if tag in found:
+                kept[tag] = found[tag]
+        for ifd in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo):
+            if entries := found.get_ifd(ifd):
+                kept[ifd] = dict(entries)
+        return kept.tobytes() if len(kept) else None
+
+
+def check_pixels(pixels: int, max_pixels: int, what: str) -> None:
+    """Raises UnusableImage above the limit."""
+    if pixels > max_pixels:
+        message = f"{what}, more than maxPixels {max_pixels}"
+        raise UnusableImage(ImageReason.TOO_MANY_PIXELS, message)
+
+
+def fit(size: tuple[int, int], compression: Compression) -> tuple[int, int]:
+    """The size within maxWidth and maxHeight, of the same aspect ratio, never larger."""
+    width, height = size
+    scale = min(
+        1.0,
+        (compression.max_width or width) / width,
+        (compression.max_height or height) / height,
+    )
+    return max(1, round(width * scale)), max(1, round(height * scale))

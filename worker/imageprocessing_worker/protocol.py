@@ -1,0 +1,28 @@
+"""What the worker and its child processes say to one another.
+
+The nursery gets packets of REQUEST over its control socket, and answers each with one
+number: START with a socket beside it starts a child that works on that socket and gives
+its process id, WAIT gives the exit code of the child with that id, as subprocess has it.
+
+A child gets LENGTH and an image, and answers with LENGTH and an Encoded or a Refused.
+"""
+
+from __future__ import annotations
+
+import struct
+
+import msgspec
+from imageprocessing_contract.request import Compression
+
+LENGTH = struct.Struct("<I")
+REQUEST = struct.Struct("<ci")
+ANSWER = struct.Struct("<i")
+START, WAIT = b"S", b"W"
+
+
+class Settings(msgspec.Struct, frozen=True):
+    """The same for every child of a nursery; `memory_limit` in bytes for each of them."""
+
+    compression: Compression
+    max_pixels: int
+    memory_limit: int | None

@@ -1,0 +1,26 @@
+"""What became of one image; apart from the codec, so that the worker needs no Pillow for it."""
+
+from __future__ import annotations
+
+import msgspec
+from imageprocessing_contract.reasons import ImageReason
+
+
+class Encoded(msgspec.Struct, frozen=True, tag=True):
+    """An image as it is stored; width and height in pixels."""
+
+    data: bytes
+    extension: str
+    content_type: str
+    width: int
+    height: int
+    unchanged: bool
+    """The original was kept: its coded pixels are these, at most its metadata is gone."""
+    warning: str | None
+
+
+class Refused(msgspec.Struct, frozen=True, tag=True):
+    """Why there is no image."""
+
+    reason: ImageReason
+    message: str
