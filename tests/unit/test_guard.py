@@ -101,6 +101,24 @@ def test_metadata_services_are_refused(address: str) -> None:
     assert GUARD.refuse(address)
 
 
+@pytest.mark.parametrize(
+    ("address", "name"),
+    [
+        ("10.0.0.1", "10.0.0.0/8 is Private-Use (RFC1918)"),
+        ("169.254.169.254", "Cloud metadata (AWS, GCP, Azure IMDS)"),
+        ("::ffff:0:10.0.0.1", "IPv4-translated"),
+        ("64:ff9b::a00:1", "carries 10.0.0.1, and 10.0.0.0/8 is Private-Use"),
+        ("2606:4700::5efe:a00:1", "ISATAP"),
+        ("4000::", "not global unicast"),
+    ],
+)
+def test_reasons_name_the_block(address: str, name: str) -> None:
+    why = GUARD.refuse(address)
+    assert why is not None
+    assert why.startswith("not a public address: ")
+    assert name in why
+
+
 @given(st.ip_addresses(v=4))
 @example(IPv4Address("127.0.0.1"))
 @example(IPv4Address("8.8.8.8"))
