@@ -139,8 +139,15 @@ class Names(AbstractResolver):
             raise OSError(None, "no such name")
         addresses = lists.pop(0) if len(lists) > 1 else lists[0]
         return [
-            ResolveResult(hostname=host, host=a, port=port, family=socket.AF_INET, proto=0, flags=0)
-            for a in addresses
+            ResolveResult(
+                hostname=host,
+                host=address,
+                port=port,
+                family=socket.AF_INET6 if ":" in address else socket.AF_INET,
+                proto=0,
+                flags=0,
+            )
+            for address in addresses
         ]
 
     async def close(self) -> None:

@@ -96,19 +96,21 @@ async def test_an_encoding_that_lies(encoding: str) -> None:
     await expect(answer, ImageReason.RESPONSE_BROKEN, transient=True)
 
 
-@pytest.mark.parametrize("length_known", [True, False])
-async def test_large_bodies_wait_for_memory_and_their_time_does_not_run(length_known: bool) -> None:
+@pytest.mark.parametrize("kind", ["length", "close", "gzip"])
+async def test_large_bodies_wait_for_memory_and_their_time_does_not_run(kind: str) -> None:
     body = bytes(SMALL_BODY * 2)
-    holding = asyncio.Event()
+    sent = gzip.compress(body) if kind == "gzip" else body
+    head = f"Content-Length: {len(sent)}\r\n" if kind != "close" else ""
+    head += "Content-Encoding: gzip\r\n" if kind == "gzip" else "Connection: close\r\n"
+    stalling = asyncio.Semaphore(0)
 
     async def large(exchange: Exchange) -> None:
-        length = f"Content-Length: {len(body)}" if length_known else "Connection: close"
-        await exchange.send(f"HTTP/1.1 200 OK\r\n{length}\r\n\r\n".encode())
+        await exchange.send(f"HTTP/1.1 200 OK\r\n{head}\r\n".encode())
         if exchange.target == b"/stalls":
-            await exchange.send(body[:-1])
-            holding.set()
+            await exchange.send(sent[:-1])
+            stalling.release()
             await asyncio.Event().wait()
-        await exchange.send(body)
+        await exchange.send(sent)
         exchange.writer.close()
         raise EOFError
 
@@ -119,14 +121,29 @@ async def test_large_bodies_wait_for_memory_and_their_time_does_not_run(length_k
         ended.append(path)
         return result
 
+    # The third waits for two times of 1 s, and still has time for itself.
     client = downloader(download=limits(timeout=1, max_size="3Mi"), memory=3 << 20)
     async with RawServer(large) as server, client:
-        stalled = asyncio.create_task(fetch("/stalls"))
-        await holding.wait()
-        waited = asyncio.create_task(fetch("/waits"))
-        assert failure(await stalled).reason is ImageReason.TIMEOUT
-        assert await waited == body
-    assert ended == ["/stalls", "/waits"]
+        stalled = [asyncio.create_task(fetch("/stalls")) for _ in range(2)]
+        for _ in stalled:
+            await stalling.acquire()
+        assert await fetch("/waits") == body
+        for task in stalled:
+            assert failure(await task).reason is ImageReason.TIMEOUT
+    assert ended == ["/stalls", "/stalls", "/waits"]
+
+
+async def test_members_without_content_are_not_unfolded_for_ever() -> None:
+    # Quadratic before aiohttp 3.14.4 (CVE-2026-128131): it would take minutes.
+    members = gzip.compress(b"") * 100_000
+
+    async def answer(exchange: Exchange) -> None:
+        await exchange.reply(members, Content_Encoding="gzip")
+
+    client = downloader(download=limits(max_size="50Mi"))
+    async with asyncio.timeout(10), RawServer(answer) as server, client:
+        result = failure(await client.fetch(server.url))
+    assert result.reason is ImageReason.RESPONSE_BROKEN
 
 
 async def test_less_than_the_length_says() -> None:

@@ -73,6 +73,13 @@ async def test_redirects_are_followed_as_they_came(location: str | bytes, target
         assert server.lines[1] == b"GET " + target + b" HTTP/1.1"
 
 
+@pytest.mark.parametrize("host", ["a\u00ad", "\u202cb", "ü" * 64])
+async def test_hosts_without_a_dns_name_are_refused(host: str) -> None:
+    async with downloader(resolver=Names()) as client:
+        result = failure(await client.fetch(f"http://{host}/?{SECRET}"))
+    assert (result.reason, result.transient) == (ImageReason.ADDRESS_NOT_ALLOWED, False)
+
+
 def test_an_absolute_location_is_not_tidied() -> None:
     assert redirected("http://a/", "HTTP://b/x/../%2f?") == "HTTP://b/x/../%2f?"
 

@@ -119,14 +119,18 @@ async def get(
 def as_it_came(url: str) -> URL:
     """The URL with each byte as it came: %2F and signed queries break when rewritten.
 
-    Only what is not ASCII is escaped, and a host that is not ASCII becomes its DNS name.
+    Only what is not ASCII is escaped, and a host that is not ASCII becomes its DNS name;
+    raises RefusedError where it has none.
     """
     if url.isascii():
         return URL(url, encoded=True)
     head, separator, rest = url.partition("://")
     cut = re.search(r"[/?#]|$", rest)
     end = cut.start() if cut else len(rest)
-    authority = URL(f"{head}://{rest[:end]}").raw_authority
+    try:
+        authority = URL(f"{head}://{rest[:end]}").raw_authority
+    except ValueError as error:
+        raise RefusedError("the host name is not valid") from error
     return URL(f"{head}{separator}{authority}{quote(rest[end:], safe=_ASCII)}", encoded=True)
 
 
