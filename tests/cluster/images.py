@@ -33,7 +33,7 @@ LEFT_OUT = (
     "usr/share/locale/*",
     "usr/share/man/*",
 )
-KEPT_ARCHIVES = 4
+KEPT_ARCHIVES = 3
 
 
 def images_archive() -> Path:
@@ -48,6 +48,8 @@ def images_archive() -> Path:
             with docker_daemon() as docker:
                 build(docker)
                 docker.check("save", "-o", str(part), *IMAGES)
+                if docker.host:  # our own daemon: nobody else tidies up its layers
+                    docker.check("image", "prune", "--force", "--filter=until=168h")
             part.rename(archive)
         newest_first = sorted(directory.glob("*.tar"), key=lambda file: -file.stat().st_mtime)
         for old in newest_first[KEPT_ARCHIVES:]:

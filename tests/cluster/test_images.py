@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
+from tests.cluster import images as images_module
 from tests.cluster.cluster import Cluster
 from tests.cluster.jobs import OPERATOR, WORKER, run_python
 
@@ -56,3 +58,25 @@ def test_an_image_holds_its_side_only(
         "compiled": True,
         "version": [3, 13],
     }
+
+
+def test_images_are_known_by_what_goes_into_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in (".dockerignore", *images_module.IMAGES.values(), "worker/code.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(name)
+    monkeypatch.setattr(images_module, "ROOT", tmp_path)
+    monkeypatch.delenv("BASE_IMAGE", raising=False)
+    before = images_module.sources_digest()
+
+    (tmp_path / "worker/code.py").touch()
+    (tmp_path / "worker/__pycache__").mkdir()
+    (tmp_path / "worker/__pycache__/code.pyc").touch()
+    assert images_module.sources_digest() == before
+
+    (tmp_path / "worker/code.py").write_text("changed")
+    changed = images_module.sources_digest()
+    (tmp_path / "worker/code.py").rename(tmp_path / "worker/renamed.py")
+    monkeypatch.setenv("BASE_IMAGE", "another")
+    assert len({before, changed, images_module.sources_digest()}) == 3
