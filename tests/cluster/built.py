@@ -82,7 +82,7 @@ def start_with_node(directory: Path, plane: ControlPlane) -> Cluster:
             node.load(stream)
 
     networks = [network.pod_cidr, network.service_cidr, f"{network.host_ip}/32"]
-    return Cluster(plane.kubeconfig, network.host_ip, networks, load)
+    return Cluster(plane.kubeconfig, network.host_ip, networks, load, directory / "volumes")
 
 
 @contextlib.contextmanager

@@ -36,6 +36,8 @@ class Cluster:
     # What a Pod or the operator may have to be allowed to reach: Pods, Services and node_ip.
     allowed_networks: Sequence[str]
     load: Load | None = None
+    # Where the node, being this machine, may keep volumes; without it the cluster has a provisioner.
+    volumes: Path | None = None
 
     def kubectl(self, *args: str, stdin: str | None = None) -> str:
         """Runs kubectl and returns what it wrote."""
@@ -45,7 +47,7 @@ class Cluster:
             capture_output=True,
             text=True,
             check=False,
-            env={**os.environ, "KUBECONFIG": str(self.kubeconfig)},
+            env=kubectl_environment(self.kubeconfig),
         )
         if done.returncode:
             raise KubectlError(f"kubectl {' '.join(args)}: {done.stderr.strip()}")
@@ -84,3 +86,8 @@ class Cluster:
             for file in files:
                 self.kubectl("apply", "--server-side", "-f", str(file))
             self.wait(f"--for=condition=Established -f {CRDS}")
+
+
+def kubectl_environment(kubeconfig: Path) -> dict[str, str]:
+    """What kubectl and helm need to find a cluster."""
+    return {**os.environ, "KUBECONFIG": str(kubeconfig)}

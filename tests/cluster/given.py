@@ -30,6 +30,7 @@ def given_cluster(*, node: bool) -> Cluster | None:
     cluster.allowed_networks = os.environ.get("TEST_ALLOWED_NETWORKS", private).split(",")
     socket_of_ours = Path(name).parent / "containerd.sock"
     if socket_of_ours.is_socket():
+        cluster.volumes = Path(name).parent / "volumes"
         cluster.load = functools.partial(load_archive, socket_of_ours)
     return cluster
 

@@ -15,7 +15,7 @@ def test_storage(gcs: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
 
     for name, value in gcs.environment.items():
         monkeypatch.setenv(name, value)
-    client: Any = storage.Client(project="test", credentials=AnonymousCredentials())  # type: ignore[no-untyped-call]
+    client: Any = storage.Client(project="test", credentials=AnonymousCredentials())
     blob = client.bucket(gcs.bucket).blob("a/b")
     blob.upload_from_string("text", if_generation_match=0)
     assert [found.name for found in client.list_blobs(gcs.bucket)] == ["a/b"]
