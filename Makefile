@@ -3,7 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-UV := $(shell command -v uv 2> /dev/null) # 10 s in place of a minute; pip does as well
+# Two seconds in place of a minute; pip does as well.
+UV := $(shell command -v uv 2> /dev/null)
 COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
 
 .PHONY: help
