@@ -1,6 +1,8 @@
 import asyncio
+import gc
 import gzip
 import tracemalloc
+import warnings
 from itertools import islice
 
 import pytest
@@ -86,6 +88,16 @@ def test_memory_stays_constant_and_a_reader_may_leave() -> None:
         pieces.close()
     assert min(sizes) >= BLOCK
     assert peak < 16 * BLOCK  # of 200; the server's share is in it
+
+
+def test_nothing_stays_open_when_a_reader_leaves() -> None:
+    with served(endless) as server, warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        pieces = stream(server.url, GUARD, timeout=20, max_bytes=None)
+        next(pieces)
+        pieces.close()
+        gc.collect()
+    assert [str(w.message) for w in seen if w.category is ResourceWarning] == []
 
 
 def test_the_limit_holds_for_bodies_without_end_and_for_bombs() -> None:
