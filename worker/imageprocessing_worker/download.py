@@ -60,8 +60,9 @@ class Downloader:
 
     An async context manager. As many fetches as one likes may be under way: at most
     `connections` are in all, and limits.max_connections_per_host to one host; the
-    others wait, and their time does not run meanwhile. So 64 servers that all send the
-    largest body allowed cannot fill the memory of the Pod.
+    others wait, and their time does not run meanwhile. Large bodies wait for memory in
+    the same way: 64 servers that all send the largest one allowed cannot fill the Pod's.
+    A body that fetch() has returned is the caller's to count.
     """
 
     def __init__(
