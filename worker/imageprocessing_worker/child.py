@@ -41,16 +41,16 @@ def serve(control: socket.socket, settings: Settings) -> None:
             return
         operation, pid = REQUEST.unpack(request)
         if operation == START:
-            answer = os.fork()
+            answer, used = os.fork(), 0
             if answer == 0:
                 libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
                 control.close()
                 _child(socket.socket(fileno=sockets[0]), settings)
             os.close(sockets[0])
         else:
-            _, status = os.waitpid(pid, 0)
-            answer = os.waitstatus_to_exitcode(status)
-        control.send(ANSWER.pack(answer))
+            _, status, usage = os.wait4(pid, 0)
+            answer, used = os.waitstatus_to_exitcode(status), usage.ru_maxrss << 10
+        control.send(ANSWER.pack(answer, used))
 
 
 def _child(pipe: socket.socket, settings: Settings) -> NoReturn:
@@ -78,7 +78,7 @@ def _work(pipe: socket.socket, settings: Settings) -> None:
             result = compress(data, settings.compression, settings.max_pixels)
             answer = encoder.encode(result)
         except MemoryError:
-            message = "decoding takes more memory than there is for one image"
+            message = "decoding and encoding takes more memory than there is for one image"
             answer = encoder.encode(Refused(ImageReason.DECODE_OUT_OF_MEMORY, message))
         pipe.sendall(LENGTH.pack(len(answer)) + answer)
         if core.get_stats()["blocks_cached"] > _BLOCKS_KEPT:

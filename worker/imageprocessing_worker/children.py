@@ -13,7 +13,7 @@ import socket
 import subprocess
 import sys
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
 import msgspec
 from imageprocessing_contract.reasons import ImageReason
@@ -30,11 +30,17 @@ _READ_BYTES = 1 << 18
 _ENVIRONMENT = {"PILLOW_BLOCKS_MAX": "64"}
 
 
+class _Death(NamedTuple):
+    code: int
+    used: int
+    """The most memory that it had, in bytes."""
+
+
 class _Child:
     def __init__(self, pid: int, pipe: socket.socket) -> None:
         self.pid = pid
         self.pipe = pipe
-        self.burial: asyncio.Task[int] | None = None
+        self.burial: asyncio.Task[_Death] | None = None
 
     def waits(self) -> bool:
         """Whether it is alive, and waits for an image."""
@@ -68,7 +74,7 @@ class Codec:
         for _ in range(children):
             self._places.put_nowait(None)
         self._children: set[_Child] = set()
-        self._burials: set[asyncio.Task[int]] = set()
+        self._burials: set[asyncio.Task[_Death]] = set()
         self._answers = msgspec.msgpack.Decoder(Encoded | Refused)
         self._nursery: _Nursery | None = None
 
@@ -110,7 +116,7 @@ class Codec:
         except ConnectionError:
             if child is None:
                 raise
-            return _cause_of_death(await self._bury(child))
+            return self._cause(await self._bury(child))
         finally:
             if child is not None and not done:
                 self._bury(child)
@@ -127,8 +133,8 @@ class Codec:
         self._children.add(child)
         return child
 
-    def _bury(self, child: _Child) -> asyncio.Task[int]:
-        """Kills a child; the task collects its exit code, -9 where that was the kill."""
+    def _bury(self, child: _Child) -> asyncio.Task[_Death]:
+        """Kills a child, where it still lives, and collects how it ended."""
         if child.burial is None:
             if self._nursery is None:
                 raise RuntimeError("a child without a nursery")
@@ -137,6 +143,17 @@ class Codec:
             self._burials.add(child.burial)
             child.burial.add_done_callback(self._burials.discard)
         return child.burial
+
+    def _cause(self, death: _Death) -> Refused:
+        limit = self._settings.memory_limit
+        # Libraries that take a failed allocation for memory crash as they meet the limit, and
+        # nobody kills a child with 9 but the kernel, for want of memory (its time is up elsewhere).
+        if death.code == -signal.SIGKILL or (limit and death.code < 0 and death.used > limit // 2):
+            message = "decoding and encoding took more memory than there is for one image"
+            return Refused(ImageReason.DECODE_OUT_OF_MEMORY, message)
+        code = death.code
+        how = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
+        return Refused(ImageReason.DECODER_CRASHED, f"the decoder ended {how}")
 
 
 class _Nursery:
@@ -180,21 +197,24 @@ class _Nursery:
         starting = asyncio.create_task(self._ask(START, 0, theirs))
         try:
             # Where the caller is cancelled, question and answer still have to stay a pair.
-            return _Child(await asyncio.shield(starting), ours)
+            pid, _ = await asyncio.shield(starting)
+            return _Child(pid, ours)
         except BaseException:
             ours.close()  # a child that nobody waits for sees that, and ends
             raise
 
-    async def end_of(self, child: _Child) -> int:
+    async def end_of(self, child: _Child) -> _Death:
         # Nobody has collected its exit code, so the id is still its own.
         os.kill(child.pid, signal.SIGKILL)
         child.pipe.close()
         try:
-            return await self._ask(WAIT, child.pid, None)
+            return _Death(*await self._ask(WAIT, child.pid, None))
         except ConnectionError:
-            return -signal.SIGKILL  # the nursery is dead, and its children with it
+            return _Death(-signal.SIGKILL, 0)  # the nursery is dead, and its children with it
 
-    async def _ask(self, operation: bytes, number: int, handed: socket.socket | None) -> int:
+    async def _ask(
+        self, operation: bytes, number: int, handed: socket.socket | None
+    ) -> tuple[int, int]:
         loop = asyncio.get_running_loop()
         try:
             async with self._asking:
@@ -206,7 +226,8 @@ class _Nursery:
                 handed.close()
         if not answer:
             raise ConnectionResetError("the nursery is gone")
-        return int(ANSWER.unpack(answer)[0])
+        number, more = ANSWER.unpack(answer)
+        return number, more
 
 
 async def _exchange(pipe: socket.socket, data: bytes) -> bytes | bytearray:
@@ -228,12 +249,3 @@ async def _exchange(pipe: socket.socket, data: bytes) -> bytes | bytearray:
             raise ConnectionResetError("the child is gone")
         at += count
     return answer
-
-
-def _cause_of_death(code: int) -> Refused:
-    if code == -signal.SIGKILL:
-        # Nobody kills a child but us, after its time, and the kernel, for want of memory.
-        message = "the decoder was killed, as the kernel does when memory runs out"
-        return Refused(ImageReason.DECODE_OUT_OF_MEMORY, message)
-    how = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
-    return Refused(ImageReason.DECODER_CRASHED, f"the decoder ended {how}")

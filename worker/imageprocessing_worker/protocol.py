@@ -1,8 +1,9 @@
 """What the worker and its child processes say to one another.
 
-The nursery gets packets of REQUEST over its control socket, and answers each with one
-number: START with a socket beside it starts a child that works on that socket and gives
-its process id, WAIT gives the exit code of the child with that id, as subprocess has it.
+The nursery gets packets of REQUEST over its control socket, and answers each with an
+ANSWER. START with a socket beside it starts a child that works on that socket and gives
+its process id. WAIT gives the exit code of the child with that id, as subprocess has it,
+and the most memory it had in use, in bytes.
 
 A child gets LENGTH and an image, and answers with LENGTH and an Encoded or a Refused.
 """
@@ -16,7 +17,7 @@ from imageprocessing_contract.request import Compression
 
 LENGTH = struct.Struct("<I")
 REQUEST = struct.Struct("<ci")
-ANSWER = struct.Struct("<i")
+ANSWER = struct.Struct("<iq")
 START, WAIT = b"S", b"W"
 
 
