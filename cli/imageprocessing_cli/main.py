@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import click
-from imageprocessing_contract import names
+from imageprocessing_contract import __version__, names
 from imageprocessing_contract.guard import Guard
 from imageprocessing_contract.reasons import Reason
 from imageprocessing_contract.report import Report
@@ -29,7 +29,7 @@ _WORDS = {
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="imageprocessing-operator")
+@click.version_option(__version__)
 def main() -> None:
     """Compress the images of product catalogues."""
 

@@ -7,11 +7,11 @@ import socket
 import ssl
 from collections.abc import Awaitable, Callable, Iterable
 from http.cookiejar import CookieJar, DefaultCookiePolicy
-from importlib.metadata import version
 
 import httpcore
 import httpx
 from httpcore import SOCKET_OPTION, AnyIOBackend, AsyncNetworkBackend, AsyncNetworkStream
+from imageprocessing_contract import __version__
 from imageprocessing_contract.guard import Guard
 
 Resolve = Callable[[str], Awaitable[list[str]]]
@@ -56,7 +56,7 @@ def guarded_client(
         headers={
             # A few kilobytes of an encoded answer could unfold to megabytes.
             "Accept-Encoding": "identity",
-            "User-Agent": f"imageprocessing-operator/{version('imageprocessing-operator')}",
+            "User-Agent": f"imageprocessing-operator/{__version__}",
         },
         event_hooks={"request": [check_url]},
     )

@@ -70,7 +70,6 @@ class Courier:
         event_id = request.status.webhook.event_id
         headers = {
             "content-type": "application/json",
-            "user-agent": "imageprocessing-operator",
             "webhook-id": event_id,
             "webhook-timestamp": str(int(now.timestamp())),
             "webhook-signature": signer.sign(event_id, now, body),

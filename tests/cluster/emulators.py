@@ -92,8 +92,9 @@ def gcs_emulator(host: str) -> Iterator[str]:
     """Runs fake-gcs-server and gives its address."""
     port = free_port()
     address = f"{host}:{port}"
-    # The public host goes into the URLs of uploads that it answers with.
-    options = ["-scheme=http", "-backend=memory", f"-port={port}", f"-public-host={address}"]
+    options = ["-scheme=http", "-backend=memory", f"-port={port}"]
+    # Both go into URLs that it answers with: of uploads, and of objects' media.
+    options += [f"-public-host={address}", f"-external-url=http://{address}"]
     with served("fake-gcs-server", [gcs_program(), *options], port):
         yield address
 

@@ -26,6 +26,9 @@ def write_pki(directory: Path, addresses: Sequence[str]) -> None:
         subprocess.run(["openssl", *args], cwd=directory, check=True, capture_output=True)
 
     authority = ["-x509", "-newkey", "rsa:2048", "-nodes", "-days", "3650", "-subj", "/CN=test-ca"]
+    # Python 3.13 verifies strictly (RFC 5280): a CA says what its key is for, and what it
+    # signs names that key.
+    authority += ["-addext", "keyUsage=critical,keyCertSign,cRLSign"]
     openssl("req", *authority, "-keyout", "ca.key", "-out", "ca.crt")
     openssl("genrsa", "-out", "sa.key", "2048")
     openssl("rsa", "-in", "sa.key", "-pubout", "-out", "sa.pub")
@@ -37,7 +40,9 @@ def write_pki(directory: Path, addresses: Sequence[str]) -> None:
         ("api", "/CN=kube-apiserver", names),
         ("kubelet-client", kubelet_client, "DNS:kubelet-client"),
     ):
-        (directory / f"{name}.ext").write_text(f"subjectAltName={san}\n")
+        (directory / f"{name}.ext").write_text(
+            f"subjectAltName={san}\nauthorityKeyIdentifier=keyid\n"
+        )
         new_key = ["-newkey", "rsa:2048", "-nodes", "-keyout", f"{name}.key"]
         openssl("req", *new_key, "-out", f"{name}.csr", "-subj", subject)
         sign = ["-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial", "-days", "3650"]

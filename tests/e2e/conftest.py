@@ -1,18 +1,95 @@
-"""What end-to-end tests share: Helm, for the chart is how an operator gets there."""
+"""The product as users install it: its chart, its images, real Pods and the emulators."""
 
 from __future__ import annotations
 
+import csv
+import io
+import json
 import shutil
 import subprocess
-from collections.abc import Callable
+import tarfile
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import pytest
+from imageprocessing_contract import names
 
+from tests import photos
 from tests.cluster import build
-from tests.cluster.cluster import Cluster, kubectl_environment
+from tests.cluster.cluster import Cluster, KubectlError, kubectl_environment
 from tests.conftest import needs
+from tests.e2e.receiver import Receiver, receiving
 
 Helm = Callable[..., str]
+CHART = Path(__file__).resolve().parents[2] / "charts" / "imageprocessing-operator"
+SYSTEM, RELEASE = "imageprocessing-system", "imageprocessing"
+WORKER_ACCOUNT = "imageprocessing-worker"
+RESTRICTED = "pod-security.kubernetes.io/enforce=restricted"
+SMALL = {"requests": {"cpu": "50m", "memory": "128Mi"}}
+"""Resources of worker Pods: the test node has two cores for all of them."""
+
+
+@dataclass
+class Tenant:
+    """A namespace that may run requests, and how to speak of it."""
+
+    cluster: Cluster
+    namespace: str
+
+    def apply(self, kind: str, name: str, **fields: Any) -> None:
+        """Applies an object with these fields into the namespace."""
+        version = "imageprocessing.dev/v1alpha1" if kind == "ImageProcessingRequest" else "v1"
+        meta = {"name": name, "namespace": self.namespace}
+        self.cluster.apply({"apiVersion": version, "kind": kind, "metadata": meta, **fields})
+
+    def request(self, name: str, **spec: Any) -> None:
+        """Applies a request whose Pods fit the test node."""
+        self.apply("ImageProcessingRequest", name, spec={"worker": {"resources": SMALL}, **spec})
+
+    def catalogue(self, name: str, text: str) -> dict[str, Any]:
+        """A ConfigMap with a catalogue; returns the source that refers to it."""
+        self.apply("ConfigMap", name, data={"products.csv": text})
+        return {"configMapKeyRef": {"name": name, "key": "products.csv"}}
+
+    def status(self, name: str) -> dict[str, Any]:
+        """The request's status."""
+        found: dict[str, Any] = self.cluster.get("ipr", name, self.namespace)["status"]
+        return found
+
+    def wait_finished(self, name: str, seconds: float = 120) -> dict[str, Any]:
+        """Waits as a pipeline would; returns the status."""
+        try:
+            self.cluster.wait(f"ipr/{name} -n {self.namespace} --for=condition=Finished", seconds)
+        except KubectlError as error:
+            raise AssertionError(f"{error}\n{self.story()}") from error
+        return self.status(name)
+
+    def story(self) -> str:
+        """What somebody would look at who wants to know why nothing goes on."""
+        here = ["-n", self.namespace]
+        looks = [
+            ["get", "ipr,jobs,pods", *here, "-o", "wide"],
+            ["get", "ipr", *here, "-o", "yaml"],
+            ["get", "events", *here],
+            ["logs", *here, "-l", f"{names.LABEL_STEP}", "--tail=20", "--prefix"],
+            ["logs", "-n", SYSTEM, f"deploy/{RELEASE}", "--tail=50"],
+        ]
+        return "\n".join(self.cluster.kubectl(*look) for look in looks)
+
+    def jobs(self) -> list[dict[str, Any]]:
+        """All Jobs of the namespace."""
+        found = self.cluster.kubectl("get", "jobs", "-n", self.namespace, "-o", "json")
+        items: list[dict[str, Any]] = json.loads(found)["items"]
+        return items
+
+    def pods(self) -> list[dict[str, Any]]:
+        """All Pods of the namespace."""
+        found = self.cluster.kubectl("get", "pods", "-n", self.namespace, "-o", "json")
+        items: list[dict[str, Any]] = json.loads(found)["items"]
+        return items
 
 
 @pytest.fixture(scope="session")
@@ -30,3 +107,125 @@ def helm(node_cluster: Cluster) -> Helm:
         return done.stdout
 
     return run
+
+
+@pytest.fixture(scope="session")
+def operator(
+    node_cluster: Cluster,
+    images: None,
+    gcs_address: str,
+    firestore_address: str,
+    *,
+    helm: Helm,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Cluster]:
+    """The operator, installed by Helm into a namespace with restricted Pod security."""
+    networks = list(node_cluster.allowed_networks)
+    image = {"tag": "dev", "pullPolicy": "IfNotPresent"}
+    values = {
+        "operator": {"image": image},
+        "webhook": {"allowedNetworks": networks},
+        "worker": {
+            "image": image,
+            "allowedNetworks": networks,
+            "env": [
+                {"name": "STORAGE_EMULATOR_HOST", "value": f"http://{gcs_address}"},
+                {"name": "FIRESTORE_EMULATOR_HOST", "value": firestore_address},
+            ],
+        },
+    }
+    node_cluster.kubectl("create", "namespace", SYSTEM)
+    node_cluster.kubectl("label", "namespace", SYSTEM, RESTRICTED)
+    file = tmp_path_factory.mktemp("helm") / "values.json"
+    file.write_text(json.dumps(values))
+    here = ["-n", SYSTEM, "--wait", "--timeout", "120s"]
+    # The CRD is there already: all cluster tests share it.
+    helm("install", RELEASE, str(CHART), *here, "--take-ownership", "-f", str(file))
+    yield node_cluster
+    helm("uninstall", RELEASE, *here)
+    node_cluster.kubectl("delete", "namespace", SYSTEM, "--wait=false")
+
+
+@pytest.fixture
+def tenant(operator: Cluster) -> Iterator[Tenant]:
+    """A fresh namespace with restricted Pod security and the workers' service account."""
+    with operator.namespace("shop") as namespace:
+        operator.kubectl("label", "namespace", namespace, RESTRICTED)
+        operator.kubectl("create", "serviceaccount", WORKER_ACCOUNT, "-n", namespace)
+        yield Tenant(operator, namespace)
+
+
+@pytest.fixture(scope="session")
+def photo_urls(operator: Cluster) -> Iterator[list[str]]:
+    """URLs of 180 different photographs, served inside the cluster."""
+    pictures = dict(photos.crops(180, 640, 480))
+    with operator.namespace("photos") as namespace:
+        container = {
+            "name": "server",
+            "image": "imageprocessing-worker:dev",
+            "imagePullPolicy": "IfNotPresent",
+            "command": ["python", "-m", "http.server", "8080", "--directory", "/photos"],
+            "volumeMounts": [{"name": "photos", "mountPath": "/photos"}],
+            "readinessProbe": {"httpGet": {"path": "/", "port": 8080}, "periodSeconds": 1},
+        }
+        meta = {"name": "photos", "namespace": namespace, "labels": {"app": "photos"}}
+        spec = {"containers": [container], "volumes": [{"name": "photos", "emptyDir": {}}]}
+        ports = {"selector": {"app": "photos"}, "ports": [{"port": 80, "targetPort": 8080}]}
+        operator.apply({"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": spec})
+        operator.apply({"apiVersion": "v1", "kind": "Service", "metadata": meta, "spec": ports})
+        operator.wait(f"pod/photos -n {namespace} --for=condition=Ready", 60)
+        unpack = "import sys, tarfile; tarfile.open(fileobj=sys.stdin.buffer, mode='r|').extractall"
+        command = ["kubectl", "--kubeconfig", str(operator.kubeconfig), "exec", "-i", "photos"]
+        subprocess.run(
+            [
+                *command,
+                "-n",
+                namespace,
+                "--",
+                "python",
+                "-c",
+                f"{unpack}('/photos', filter='data')",
+            ],
+            input=_tar(pictures),
+            check=True,
+        )
+        host = f"photos.{namespace}.svc.cluster.local"
+        yield [f"http://{host}/{name}" for name in pictures]
+
+
+@pytest.fixture
+def receiver(server_host: str) -> Iterator[Receiver]:
+    """A webhook receiver that the operator's Pod reaches."""
+    with receiving(server_host) as receiver:
+        yield receiver
+
+
+def rows_of(urls: list[str], rows: int) -> str:
+    """A catalogue of `rows` products that share out the URLs in order."""
+    each = len(urls) // rows
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["Serial Number", "Product Name", "Input Image Urls"])
+    for row in range(rows):
+        mine = urls[row * each : (row + 1) * each]
+        writer.writerow([row + 1, f"Product {row + 1}", ",".join(mine)])
+    return text.getvalue()
+
+
+def fetch(address: str, bucket: str, name: str) -> bytes:
+    """An object out of the emulator of Cloud Storage."""
+    quoted = urllib.request.quote(name, safe="")
+    url = f"http://{address}/storage/v1/b/{bucket}/o/{quoted}?alt=media"
+    with urllib.request.urlopen(url, timeout=10) as response:
+        data: bytes = response.read()
+        return data
+
+
+def _tar(files: dict[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for name, content in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return buffer.getvalue()

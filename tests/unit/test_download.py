@@ -2,11 +2,11 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 from aiohttp.abc import AbstractResolver
+from imageprocessing_contract import __version__
 from imageprocessing_contract.guard import Guard
 from imageprocessing_contract.reasons import ImageReason
 from imageprocessing_contract.request import Download
@@ -75,7 +75,7 @@ async def test_the_headers_say_who_asks_and_for_what() -> None:
     async with both(body) as (server, client):
         await client.fetch(server.url + "/a.jpg")
         head = server.heads[0].decode()
-    assert f"User-Agent: imageprocessing-operator/{version('imageprocessing-operator')}\r\n" in head
+    assert f"User-Agent: imageprocessing-operator/{__version__}\r\n" in head
     assert "Accept: image/" in head
     assert "Accept-Encoding: identity\r\n" in head
 

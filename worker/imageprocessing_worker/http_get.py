@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import re
 import socket
-from importlib.metadata import version
 from urllib.parse import quote, urljoin
 
 import aiohttp
 from aiohttp.abc import AbstractResolver
+from imageprocessing_contract import __version__
 from imageprocessing_contract.guard import MAX_URL, Guard
 from yarl import URL
 
@@ -79,7 +79,7 @@ def open_session(
         headers={
             "Accept": accept,
             "Accept-Encoding": accept_encoding,
-            "User-Agent": f"imageprocessing-operator/{version('imageprocessing-operator')}",
+            "User-Agent": f"imageprocessing-operator/{__version__}",
         },
         # Callers have limits of their own, which leave out the wait for a free connection.
         timeout=aiohttp.ClientTimeout(),
