@@ -168,12 +168,17 @@ def _volumes(request: Request, step: Step) -> tuple[list[dict[str, Any]], list[d
         items = [{"key": ref.key, "path": ref.key}]
         volumes.append({"name": "source", "configMap": {"name": ref.name, "items": items}})
         mounts.append(read_only)
-    if step == "plan" and (claim := source.persistent_volume_claim):
-        volumes.append(_claim("source", claim.claim_name))
-        mounts.append(read_only)
     if claim := output.persistent_volume_claim:
         volumes.append(_claim("output", claim.claim_name))
         mounts.append({"name": "output", "mountPath": names.OUTPUT_MOUNT})
+    if step == "plan" and (claim := source.persistent_volume_claim):
+        # The kubelet never mounts a claim that a Pod has as two volumes (tried).
+        held = output.persistent_volume_claim
+        if held is not None and held.claim_name == claim.claim_name:
+            read_only["name"] = "output"
+        else:
+            volumes.append(_claim("source", claim.claim_name))
+        mounts.append(read_only)
     return volumes, mounts
 
 

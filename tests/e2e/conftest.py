@@ -77,7 +77,13 @@ class Tenant:
             ["logs", *here, "-l", f"{names.LABEL_STEP}", "--tail=20", "--prefix"],
             ["logs", "-n", SYSTEM, f"deploy/{RELEASE}", "--tail=50"],
         ]
-        return "\n".join(self.cluster.kubectl(*look) for look in looks)
+        return "\n".join(self._look(look) for look in looks)
+
+    def _look(self, arguments: list[str]) -> str:
+        try:
+            return self.cluster.kubectl(*arguments)
+        except KubectlError as error:
+            return str(error)  # logs of a container that never started
 
     def jobs(self) -> list[dict[str, Any]]:
         """All Jobs of the namespace."""

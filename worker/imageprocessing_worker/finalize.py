@@ -81,10 +81,9 @@ def finalize(task: Task, store: Store, records: Records) -> Finished:
             failed=done.images.failed,
         )
     )
+    created = store.create(names.DONE, msgspec.json.encode(finished), "application/json")
     store.tidy()
-    if store.create(names.DONE, msgspec.json.encode(finished), "application/json"):
-        return finished
-    return read_done(store, task.spec_hash) or finished
+    return finished if created else read_done(store, task.spec_hash) or finished
 
 
 def _whole_catalogue(task: Task, plan: Plan) -> WholeCatalogue | None:
