@@ -15,15 +15,21 @@ import resource
 import signal
 import socket
 import sys
+import warnings
 from typing import NoReturn
 
 import msgspec
-from imageprocessing_contract.reasons import ImageReason
 from PIL import _imaging as core
 
 from imageprocessing_worker.codec import compress
-from imageprocessing_worker.protocol import ANSWER, LENGTH, REQUEST, START, Settings
-from imageprocessing_worker.result import Refused
+from imageprocessing_worker.protocol import (
+    ANSWER,
+    LENGTH,
+    OUT_OF_MEMORY,
+    REQUEST,
+    START,
+    Settings,
+)
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 # Blocks of at most 16 MiB: enough for the stages of a 1,000 px photograph. What a larger
@@ -34,6 +40,8 @@ _BLOCKS_KEPT = 8
 def serve(control: socket.socket, settings: Settings) -> None:
     """The nursery: starts children, and tells how they ended, until the worker is gone."""
     libc = ctypes.CDLL(None)
+    # Pillow warns of odd metadata: a stranger's file is not worth a line in our log.
+    warnings.simplefilter("ignore")
     gc.freeze()  # else the first collection in a child copies every page
     while True:
         request, sockets, _, _ = socket.recv_fds(control, REQUEST.size, 1)
@@ -62,8 +70,10 @@ def _child(pipe: socket.socket, settings: Settings) -> NoReturn:
             resource.setrlimit(resource.RLIMIT_DATA, limits)
         _work(pipe, settings)
         code = 0
+    except MemoryError:
+        code = OUT_OF_MEMORY
     finally:
-        if code:
+        if code == 1:
             sys.excepthook(*sys.exc_info())
         # The pipe closes with the process and not before: the worker takes that for its end.
         os._exit(code)
@@ -73,13 +83,8 @@ def _work(pipe: socket.socket, settings: Settings) -> None:
     encoder = msgspec.msgpack.Encoder()
     while head := pipe.recv(LENGTH.size, socket.MSG_WAITALL):
         (length,) = LENGTH.unpack(head)
-        try:
-            data = pipe.recv(length, socket.MSG_WAITALL)
-            result = compress(data, settings.compression, settings.max_pixels)
-            answer = encoder.encode(result)
-        except MemoryError:
-            message = "decoding and encoding takes more memory than there is for one image"
-            answer = encoder.encode(Refused(ImageReason.DECODE_OUT_OF_MEMORY, message))
+        data = pipe.recv(length, socket.MSG_WAITALL)
+        answer = encoder.encode(compress(data, settings.compression, settings.max_pixels))
         pipe.sendall(LENGTH.pack(len(answer)) + answer)
         if core.get_stats()["blocks_cached"] > _BLOCKS_KEPT:
             core.clear_cache(_BLOCKS_KEPT)

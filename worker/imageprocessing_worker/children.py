@@ -7,6 +7,7 @@ fails. Images travel over socket pairs that the event loop reads and writes itse
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
@@ -19,7 +20,15 @@ import msgspec
 from imageprocessing_contract.reasons import ImageReason
 from imageprocessing_contract.request import Compression
 
-from imageprocessing_worker.protocol import ANSWER, LENGTH, REQUEST, START, WAIT, Settings
+from imageprocessing_worker.protocol import (
+    ANSWER,
+    LENGTH,
+    OUT_OF_MEMORY,
+    REQUEST,
+    START,
+    WAIT,
+    Settings,
+)
 from imageprocessing_worker.result import Encoded, Refused
 
 # A photograph of 1,000 px fits, so that it takes one system call and no waiting.
@@ -37,7 +46,8 @@ class _Death(NamedTuple):
 
 
 class _Child:
-    def __init__(self, pid: int, pipe: socket.socket) -> None:
+    def __init__(self, nursery: _Nursery, pid: int, pipe: socket.socket) -> None:
+        self.nursery = nursery
         self.pid = pid
         self.pipe = pipe
         self.burial: asyncio.Task[_Death] | None = None
@@ -89,11 +99,13 @@ class Codec:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        for child in list(self._children):
-            self._bury(child)
-        await asyncio.gather(*self._burials)
-        if self._nursery is not None:
-            self._nursery.end()
+        try:
+            for child in list(self._children):
+                self._bury(child)
+            await asyncio.gather(*self._burials)
+        finally:
+            if self._nursery is not None:
+                self._nursery.end()
 
     async def compress(self, data: bytes) -> Encoded | Refused:
         """codec.compress() in a child; refuses, too, what takes too long or too much memory."""
@@ -116,7 +128,7 @@ class Codec:
         except ConnectionError:
             if child is None:
                 raise
-            return self._cause(await self._bury(child))
+            return self._cause(await asyncio.shield(self._bury(child)))
         finally:
             if child is not None and not done:
                 self._bury(child)
@@ -124,31 +136,38 @@ class Codec:
 
     async def _start(self) -> _Child:
         """A new child; where the nursery itself was killed, from a new nursery."""
-        if self._nursery is None:
+        nursery = self._nursery
+        if nursery is None:
             raise RuntimeError("Codec is used outside of its context")
-        if self._nursery.gone():
-            self._nursery.end()
-            self._nursery = _Nursery(self._settings)
-        child = await self._nursery.start()
+        try:
+            child = await nursery.start()
+        except ConnectionError:
+            child = await self._instead_of(nursery).start()
         self._children.add(child)
         return child
+
+    def _instead_of(self, dead: _Nursery) -> _Nursery:
+        """One new nursery, however many find the old one dead."""
+        if self._nursery is None or self._nursery is dead:
+            dead.end()
+            self._nursery = _Nursery(self._settings)
+        return self._nursery
 
     def _bury(self, child: _Child) -> asyncio.Task[_Death]:
         """Kills a child, where it still lives, and collects how it ended."""
         if child.burial is None:
-            if self._nursery is None:
-                raise RuntimeError("a child without a nursery")
             self._children.discard(child)
-            child.burial = asyncio.create_task(self._nursery.end_of(child))
+            child.burial = asyncio.create_task(child.nursery.end_of(child))
             self._burials.add(child.burial)
             child.burial.add_done_callback(self._burials.discard)
         return child.burial
 
     def _cause(self, death: _Death) -> Refused:
         limit = self._settings.memory_limit
-        # Libraries that take a failed allocation for memory crash as they meet the limit, and
-        # nobody kills a child with 9 but the kernel, for want of memory (its time is up elsewhere).
-        if death.code == -signal.SIGKILL or (limit and death.code < 0 and death.used > limit // 2):
+        # Nobody kills a child but the kernel, when there is no memory left. And some libraries
+        # crash where they are refused memory: aom does.
+        crashed_at_limit = limit is not None and death.code < 0 and death.used > limit // 2
+        if death.code in (OUT_OF_MEMORY, -signal.SIGKILL) or crashed_at_limit:
             message = "decoding and encoding took more memory than there is for one image"
             return Refused(ImageReason.DECODE_OUT_OF_MEMORY, message)
         code = death.code
@@ -180,9 +199,6 @@ class _Nursery:
                 start_new_session=True,
             )
 
-    def gone(self) -> bool:
-        return self._process.poll() is not None
-
     def end(self) -> None:
         """Kills it, and by that its children."""
         self._control.close()
@@ -198,19 +214,20 @@ class _Nursery:
         try:
             # Where the caller is cancelled, question and answer still have to stay a pair.
             pid, _ = await asyncio.shield(starting)
-            return _Child(pid, ours)
+            return _Child(self, pid, ours)
         except BaseException:
             ours.close()  # a child that nobody waits for sees that, and ends
             raise
 
     async def end_of(self, child: _Child) -> _Death:
-        # Nobody has collected its exit code, so the id is still its own.
-        os.kill(child.pid, signal.SIGKILL)
         child.pipe.close()
-        try:
-            return _Death(*await self._ask(WAIT, child.pid, None))
-        except ConnectionError:
-            return _Death(-signal.SIGKILL, 0)  # the nursery is dead, and its children with it
+        if self._process.poll() is None:
+            # While the nursery lives and has not been asked for the exit code, the id is the
+            # child's, even when that has ended by itself.
+            with contextlib.suppress(ProcessLookupError, ConnectionError):
+                os.kill(child.pid, signal.SIGKILL)
+                return _Death(*await self._ask(WAIT, child.pid, None))
+        return _Death(-signal.SIGKILL, 0)  # it ended with the nursery
 
     async def _ask(
         self, operation: bytes, number: int, handed: socket.socket | None

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
-
 import msgspec
 from imageprocessing_contract.request import Compression
 
@@ -15,9 +13,6 @@ from imageprocessing_worker.result import Encoded, Refused
 __all__ = ["Encoded", "Refused", "compress"]
 
 _OUTPUTS = {"JPEG": "JPEG", "WebP": "WEBP", "AVIF": "AVIF"}
-
-# Pillow warns of odd metadata, which is a stranger's and not worth a line in our log.
-warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 def compress(data: bytes, compression: Compression, max_pixels: int) -> Encoded | Refused:

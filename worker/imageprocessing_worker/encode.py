@@ -13,10 +13,10 @@ from PIL import Image
 
 from imageprocessing_worker.formats import UnusableImage
 
-# Of equal looks (SSIM 0.95 over photographs of 1,000 px).
+# Of equal looks: SSIM 0.936, 0.941 and 0.947 in the mean of photographs of 1,000 px.
 QUALITY = {"JPEG": 50, "WEBP": 75, "AVIF": 50}
 # For an Original that has to be encoded again: of equal looks once more (SSIM 0.967), and
-# hardly to be told from it.
+# hard to tell from it.
 ORIGINAL_QUALITY = {"JPEG": 85, "WEBP": 88, "AVIF": 70}
 # aom's fastest: at 1,000 px 38 ms instead of 433 at its default 6, for 17 % more bytes.
 _AVIF_SPEED = 10

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 
 from imageprocessing_contract.reasons import ImageReason
@@ -124,11 +125,12 @@ def _no_image(data: bytes) -> UnusableImage:
 
 
 def _is_text(head: bytes) -> bool:
-    # A character may be cut at the end of what is looked at.
-    text = head.decode("utf-8", errors="ignore")
-    return len(text.encode()) > len(head) - 4 and all(
-        c.isprintable() or c in "\r\n\t" for c in text
-    )
+    try:
+        # Incremental, because a character may be cut at the end of what is looked at.
+        text = codecs.getincrementaldecoder("utf-8")().decode(head)
+    except UnicodeDecodeError:
+        return False
+    return all(c.isprintable() or c in "\r\n\t" for c in text)
 
 
 def _not_supported(name: str) -> UnusableImage:

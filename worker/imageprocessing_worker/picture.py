@@ -113,7 +113,12 @@ def open_picture(data: bytes, max_pixels: int) -> Picture:
         message = f"more than {MAX_SCANS} scans: each costs as much as a whole image"
         raise UnusableImage(ImageReason.TOO_MANY_SCANS, message)
     with decoding(name):
-        image = Image.open(io.BytesIO(data), formats=(name,))
+        try:
+            image = Image.open(io.BytesIO(data), formats=(name,))
+        except OSError:
+            if name == "WEBP":
+                _room_for_webp(data)
+            raise
         width, height = image.size
         check_pixels(width * height, max_pixels, f"{width} x {height} pixels")
         # Phones put a depth map or a second view behind a JPEG: that is no animation.
@@ -121,6 +126,19 @@ def open_picture(data: bytes, max_pixels: int) -> Picture:
         picture = Picture(data, name, image, width, height, animated)
         _orient(picture)
     return picture
+
+
+def _room_for_webp(data: bytes) -> None:
+    """Raises MemoryError where that is why there is no decoder; libwebp does not say."""
+    if data[12:16] == b"VP8X":
+        width, height = (int.from_bytes(data[at : at + 3], "little") + 1 for at in (24, 27))
+    elif data[12:16] == b"VP8L":
+        bits = int.from_bytes(data[21:25], "little")
+        width, height = (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    else:
+        width, height = (int.from_bytes(data[at : at + 2], "little") & 0x3FFF for at in (26, 28))
+    # It keeps this canvas of RGBA and the one before; Pillow has checked that it is no bomb.
+    bytearray(2 * 4 * width * height)
 
 
 def _orient(picture: Picture) -> None:

@@ -19,6 +19,8 @@ LENGTH = struct.Struct("<I")
 REQUEST = struct.Struct("<ci")
 ANSWER = struct.Struct("<iq")
 START, WAIT = b"S", b"W"
+OUT_OF_MEMORY = 3
+"""Exit code of a child that could not get the memory that an image takes."""
 
 
 class Settings(msgspec.Struct, frozen=True):
