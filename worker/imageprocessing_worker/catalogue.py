@@ -10,33 +10,29 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Iterable, Iterator
+from itertools import chain
 
 import msgspec
 from imageprocessing_contract import names
 from imageprocessing_contract.guard import Guard
 from imageprocessing_contract.reasons import RowReason
 
+from imageprocessing_worker.lines import CatalogueError, Lines
+
 MAX_RECORD = 1 << 20
 """Bytes of one record; csv.reader would build a 200 MB cell in 393 MB of memory."""
-_MAX_COPY = 4 * MAX_RECORD
-"""Bytes of a record that was copied: quotes, messages and URLs more than in the source."""
+MAX_COPY = 64 * MAX_RECORD
+"""Bytes of a record that the worker wrote: 1 MiB of short URLs has 90,000 output URLs."""
 
-_BOM = b"\xef\xbb\xbf"
-_UTF16 = (b"\xff\xfe", b"\xfe\xff")
 _DELIMITERS = (",", ";", "\t")
 # A list ends one URL where a comma is followed by the next: Cloudinary's URLs hold commas.
 _NEXT_URL = re.compile(r",(?=\s*[A-Za-z][A-Za-z0-9+.-]*://)")
+_SECRET = re.compile(r"(://).*", re.DOTALL)
+_KNOWN = (names.COLUMN_SERIAL, names.COLUMN_PRODUCT, names.COLUMN_URLS)
 _REPLACED = (names.COLUMN_OUTPUT_URLS, names.COLUMN_REASON)
 
-csv.field_size_limit(MAX_RECORD)
-
-
-class CatalogueError(Exception):
-    """The catalogue as a whole cannot be read; `line` is where, from 1."""
-
-    def __init__(self, line: int, reason: RowReason, message: str) -> None:
-        super().__init__(message)
-        self.line, self.reason, self.message = line, reason, message
+# Lines bounds what csv.reader is given; its own bound is for all of the process.
+csv.field_size_limit(MAX_COPY)
 
 
 class Dialect(msgspec.Struct, frozen=True):
@@ -83,21 +79,23 @@ def split_urls(cell: str) -> list[str]:
 class Catalogue:
     """The header and, once, the rows of a CSV that arrives in chunks."""
 
-    def __init__(self, chunks: Iterable[bytes], guard: Guard) -> None:
+    def __init__(self, chunks: Iterable[bytes], guard: Guard, max_record: int = MAX_RECORD) -> None:
         """Reads the header; raises CatalogueError."""
         self._guard = guard
-        self._lines = _Lines(chunks)
-        first = next(self._lines, "")
-        if not first.strip():
-            raise CatalogueError(1, RowReason.NO_ROWS, "the catalogue is empty")
+        self._lines = Lines(chunks, max_record)
+        line, first = self._first_line()
         self.dialect = Dialect(
             delimiter=_delimiter(first),
             newline="\r\n" if first.endswith("\r\n") else "\n",
             byte_order_mark=self._lines.byte_order_mark,
         )
-        cells = next(csv.reader([first], delimiter=self.dialect.delimiter), [])
+        self._reader = csv.reader(
+            chain([first], self._lines), delimiter=self.dialect.delimiter, strict=True
+        )
+        cells = self._record(line) or []
         self._width = len(cells)
-        self._urls_cell = find_column(cells, names.COLUMN_URLS)
+        self._urls_cell = find_column(cells, names.COLUMN_URLS, line)
+        self._needed = 1 + max(find_column(cells, column, line) for column in _KNOWN)
         self._kept = [i for i, cell in enumerate(cells) if not _is(cell, *_REPLACED)]
         kept = [cells[i] for i in self._kept]
         self.header = Header(
@@ -110,18 +108,34 @@ class Catalogue:
     def rows(self) -> Iterator[Row]:
         """Each record in order, invalid ones with their problem; raises CatalogueError."""
         seen: dict[str, int] = {}
-        reader = csv.reader(self._lines, delimiter=self.dialect.delimiter, strict=True)
         while True:
             line = self._lines.begin_record()
-            try:
-                record = next(reader)
-            except StopIteration:
+            record = self._record(line)
+            if record is None:
                 return
-            except csv.Error as error:
-                message = f"line {line}: {error}; check the quotes of this record"
-                raise CatalogueError(line, RowReason.MALFORMED_RECORD, message) from error
             if any(cell.strip() for cell in record):
                 yield self._row(line, record, seen)
+
+    def _first_line(self) -> tuple[int, str]:
+        """The first line that is not blank, and its number."""
+        while True:
+            line = self._lines.begin_record()
+            text = next(self._lines, "")
+            if text.strip():
+                return line, text
+            if not text:
+                raise CatalogueError(1, RowReason.NO_ROWS, "the catalogue is empty")
+
+    def _record(self, line: int) -> list[str] | None:
+        """The record that begins at `line`; None at the end."""
+        try:
+            return next(self._reader, None)
+        except csv.Error as error:
+            what = f"{error}; check the quotes of this record"
+            if str(error).startswith("new-line character"):
+                what = "a carriage return without a line feed; end lines with LF or CRLF"
+            message = f"line {line}: {what}"
+            raise CatalogueError(line, RowReason.MALFORMED_RECORD, message) from error
 
     def _row(self, line: int, record: list[str], seen: dict[str, int]) -> Row:
         record, problem = self._fit(line, record)
@@ -139,18 +153,18 @@ class Catalogue:
         Cells too many are the rest of an unquoted list of URLs where one begins there.
         """
         surplus = len(record) - self._width
-        if surplus < 0:
-            return record + [""] * -surplus, None
-        if surplus == 0:
-            return record, None
+        told = f"line {line} has {len(record)} cells, the header has {self._width}"
+        if surplus <= 0:
+            whole = record + [""] * -surplus
+            missing = len(record) < self._needed
+            return whole, Problem(RowReason.MISSING_CELL, told) if missing else None
         first, last = self._urls_cell, self._urls_cell + surplus + 1
         is_list = record[first].lstrip().lower().startswith(("http://", "https://"))
         if is_list and self.dialect.delimiter == ",":
             return [*record[:first], ",".join(record[first:last]), *record[last:]], None
-        message = (
-            f"line {line} has {len(record)} cells, the header has {self._width}: "
-            "quote cells that contain the separator"
-        )
+        if not any(cell.strip() for cell in record[self._width :]):
+            return record[: self._width], None
+        message = f"{told}: quote cells that contain the separator"
         return record[: self._width], Problem(RowReason.TOO_MANY_CELLS, message)
 
     def _check(
@@ -173,7 +187,7 @@ class Catalogue:
 
 def read_copy(chunks: Iterable[bytes], delimiter: str) -> Iterator[list[str]]:
     """Records of a CSV that the worker wrote itself."""
-    lines = _Lines(chunks, limit=_MAX_COPY)
+    lines = Lines(chunks, MAX_COPY)
     reader = csv.reader(lines, delimiter=delimiter)
     while True:
         lines.begin_record()
@@ -181,77 +195,6 @@ def read_copy(chunks: Iterable[bytes], delimiter: str) -> Iterator[list[str]]:
         if record is None:
             return
         yield record
-
-
-class _Lines:
-    """Decoded lines out of chunks, each record bounded; counts lines from 1."""
-
-    def __init__(self, chunks: Iterable[bytes], limit: int = MAX_RECORD) -> None:
-        """`limit` is the most bytes that one record may have."""
-        self._chunks, self._limit = iter(chunks), limit
-        self._buffer = b""
-        self._record_line, self._record_bytes = 1, 0
-        self._line = 0
-        self._refill()
-        self.byte_order_mark = self._buffer.startswith(_BOM)
-        if self._buffer.startswith(_UTF16):
-            message = "the catalogue is UTF-16; save it as UTF-8"
-            raise CatalogueError(1, RowReason.NOT_UTF8, message)
-        if self.byte_order_mark:
-            self._buffer = self._buffer[len(_BOM) :]
-
-    def begin_record(self) -> int:
-        """The next line begins a record; returns its number."""
-        self._record_line, self._record_bytes = self._line + 1, 0
-        return self._record_line
-
-    def __iter__(self) -> Iterator[str]:
-        return self
-
-    def __next__(self) -> str:
-        raw = self._next_raw()
-        if not raw:
-            raise StopIteration
-        self._line += 1
-        self._record_bytes += len(raw)
-        if self._record_bytes > self._limit:
-            self._too_long()
-        try:
-            return raw.decode()
-        except UnicodeDecodeError as error:
-            message = (
-                f"line {self._line} is not UTF-8: byte 0x{raw[error.start]:02x} "
-                f"at column {error.start + 1}; save the catalogue as UTF-8"
-            )
-            raise CatalogueError(self._line, RowReason.NOT_UTF8, message) from error
-
-    def _next_raw(self) -> bytes:
-        searched = 0
-        while (end := self._buffer.find(b"\n", searched)) < 0:
-            searched = len(self._buffer)
-            if self._record_bytes + searched > self._limit:
-                self._too_long()
-            if not self._refill():
-                raw, self._buffer = self._buffer, b""
-                return raw
-        raw, self._buffer = self._buffer[: end + 1], self._buffer[end + 1 :]
-        return raw
-
-    def _refill(self) -> bool:
-        """Adds chunks until at least four bytes are there, what a byte order mark needs."""
-        before = len(self._buffer)
-        for chunk in self._chunks:
-            self._buffer += chunk
-            if len(self._buffer) >= before + 4:
-                break
-        return len(self._buffer) > before
-
-    def _too_long(self) -> None:
-        message = (
-            f"the record that begins at line {self._record_line} is longer than "
-            f"{self._limit >> 20} MiB; is a closing quote missing?"
-        )
-        raise CatalogueError(self._record_line, RowReason.RECORD_TOO_LONG, message)
 
 
 def _is(cell: str, *columns: str) -> bool:
@@ -262,20 +205,22 @@ def _delimiter(first_line: str) -> str:
     """The separator under which the header has the most known columns."""
 
     def known(delimiter: str) -> int:
-        cells = next(csv.reader([first_line], delimiter=delimiter), [])
-        columns = (names.COLUMN_SERIAL, names.COLUMN_PRODUCT, names.COLUMN_URLS)
-        return sum(_is(cell, *columns) for cell in cells)
+        cells = first_line.split(delimiter)
+        return sum(_is(cell.strip().strip('"'), *_KNOWN) for cell in cells)
 
     return max(_DELIMITERS, key=known)
 
 
-def find_column(cells: list[str], column: str) -> int:
+def find_column(cells: list[str], column: str, line: int = 1) -> int:
     """Where the column stands; raises CatalogueError unless it is there once."""
     places = [i for i, cell in enumerate(cells) if _is(cell, column)]
     if not places:
-        message = f"line 1: the column {column!r} is missing; the header has: {', '.join(cells)}"
-        raise CatalogueError(1, RowReason.MISSING_COLUMN, message[:400])
+        # Without a header these are cells of the first row, and URLs may hold secrets.
+        found = ", ".join(_SECRET.sub("\\1…", cell) for cell in cells)
+        message = f"line {line}: the column {column!r} is missing; the header has: {found}"
+        message = " ".join(message.split())[:400]
+        raise CatalogueError(line, RowReason.MISSING_COLUMN, message)
     if len(places) > 1:
-        message = f"line 1: the column {column!r} is there {len(places)} times"
-        raise CatalogueError(1, RowReason.DUPLICATE_COLUMN, message)
+        message = f"line {line}: the column {column!r} is there {len(places)} times"
+        raise CatalogueError(line, RowReason.DUPLICATE_COLUMN, message)
     return places[0]

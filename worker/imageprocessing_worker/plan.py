@@ -14,7 +14,6 @@ from imageprocessing_contract.task import Task
 
 from imageprocessing_worker.catalogue import (
     Catalogue,
-    CatalogueError,
     Dialect,
     Header,
     Problem,
@@ -23,6 +22,7 @@ from imageprocessing_worker.catalogue import (
     split_urls,
 )
 from imageprocessing_worker.errors import StepError
+from imageprocessing_worker.lines import CatalogueError
 from imageprocessing_worker.stores import Store
 
 MAX_SHARDS = 100_000
