@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator
 from contextlib import ExitStack
-from typing import BinaryIO
 
 import msgspec
 from imageprocessing_contract import names, report
@@ -19,7 +18,7 @@ from imageprocessing_worker.page import Page
 from imageprocessing_worker.plan import Plan, check_spec, read_plan, read_rows
 from imageprocessing_worker.records import Records, RequestRecord
 from imageprocessing_worker.results import Result
-from imageprocessing_worker.stores import Store, beside, open_store
+from imageprocessing_worker.stores import CheckedFile, Store, beside, open_store
 from imageprocessing_worker.whole import WholeCatalogue
 
 _BOM = "\ufeff"
@@ -144,8 +143,8 @@ class _Files:
         store: Store,
         totals: _Totals,
         *,
-        processed: BinaryIO,
-        failed: BinaryIO,
+        processed: CheckedFile,
+        failed: CheckedFile,
         whole: WholeCatalogue | None,
     ) -> None:
         self._plan, self._store, self._totals, self._whole = plan, store, totals, whole
@@ -207,7 +206,7 @@ class _Files:
 class _CSVFile:
     """Rows in the form that the source had: its delimiter, newline and byte order mark."""
 
-    def __init__(self, file: BinaryIO, plan: Plan) -> None:
+    def __init__(self, file: CheckedFile, plan: Plan) -> None:
         self._file = file
         dialect = plan.dialect
         self._writer = csv.writer(self, delimiter=dialect.delimiter, lineterminator=dialect.newline)

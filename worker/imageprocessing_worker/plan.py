@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator
-from typing import BinaryIO
 
 import msgspec
 from imageprocessing_contract import names, report
@@ -23,7 +22,7 @@ from imageprocessing_worker.catalogue import (
 )
 from imageprocessing_worker.errors import StepError
 from imageprocessing_worker.lines import CatalogueError
-from imageprocessing_worker.stores import Store
+from imageprocessing_worker.stores import CheckedFile, Store
 
 MAX_SHARDS = 100_000
 """What an Indexed Job allows."""
@@ -125,7 +124,7 @@ def read_rows(chunks: Iterator[bytes], header: Header) -> Iterator[Row]:
 
 
 def _copy(
-    catalogue: Catalogue, file: BinaryIO, images_per_shard: int, found: _Found
+    catalogue: Catalogue, file: CheckedFile, images_per_shard: int, found: _Found
 ) -> tuple[list[Shard], int]:
     target = _CountingText(file)
     writer = csv.writer(target, lineterminator="\n")
@@ -150,7 +149,7 @@ def _copy(
 class _CountingText:
     """What csv.writer writes to: UTF-8 into a binary file, counting bytes."""
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: CheckedFile) -> None:
         self._file, self.bytes = file, 0
 
     def write(self, text: str) -> int:

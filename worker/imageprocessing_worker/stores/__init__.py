@@ -5,12 +5,27 @@ Paths are relative to the request's own folder and have no leading slash.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from typing import BinaryIO, Protocol
+from typing import Protocol
+from urllib.parse import quote
 
 import msgspec
 from imageprocessing_contract.task import Output
+
+
+class CheckedFile:
+    """What a writer's block writes to: its errors become StoreError, the block's own do not."""
+
+    def __init__(
+        self, write: Callable[[bytes], int], errors: Callable[[], AbstractContextManager[None]]
+    ) -> None:
+        self._write, self._errors = write, errors
+
+    def write(self, data: bytes) -> int:
+        """Like a file's."""
+        with self._errors():
+            return self._write(data)
 
 
 class Store(Protocol):
@@ -19,8 +34,13 @@ class Store(Protocol):
     def create(self, path: str, data: bytes, content_type: str) -> bool:
         """Writes a file that is not there yet; False (and no change) where it is."""
 
-    def writer(self, path: str, content_type: str) -> AbstractContextManager[BinaryIO]:
-        """A file that appears, or is replaced, whole when the block ends without an error."""
+    def writer(
+        self, path: str, content_type: str, *, replace: bool = True
+    ) -> AbstractContextManager[CheckedFile]:
+        """A file that appears whole when the block ends without an error, and else not at all.
+
+        Without `replace`, a transient StoreError where somebody else was faster.
+        """
 
     def read(self, path: str) -> bytes | None:
         """All of a file, None where there is none."""
@@ -41,6 +61,11 @@ class Store(Protocol):
 
     def tidy(self) -> None:
         """Removes what interrupted writers left behind."""
+
+
+def taken(path: str) -> StoreError:
+    """What a writer without `replace` raises."""
+    return StoreError(f"{path} was written by another Pod meanwhile", transient=True)
 
 
 class StoreError(Exception):
@@ -72,7 +97,12 @@ def beside(output: Output, request_id: str, other_id: str) -> Output:
 
 
 def public_url(base_url: str, folder: str, path: str) -> str:
-    """base_url, the request's folder and the path, joined by slashes where not empty."""
+    """base_url, the request's folder and the path, joined by slashes where not empty.
+
+    Folder and path are escaped; without base_url they are a path of a file system as it is.
+    """
+    if base_url:
+        folder, path = quote(folder), quote(path)
     return "/".join(
         part.strip("/") if i else part.rstrip("/")
         for i, part in enumerate((base_url, folder, path))

@@ -9,9 +9,8 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
 
-from imageprocessing_worker.stores import StoreError, public_url
+from imageprocessing_worker.stores import CheckedFile, StoreError, public_url, taken
 
 _CHUNK = 1 << 18
 _INCOMING = ".incoming"
@@ -28,33 +27,38 @@ class FolderStore:
 
     def create(self, path: str, data: bytes, content_type: str) -> bool:
         """See Store."""
-        target = self._top / path
-        if target.exists():
-            return False
-        with _errors(path):
-            aside = self._aside()
-            aside.write_bytes(data)
-            self._make(target.parent)
-            try:
+        with _writing(path):
+            target = self._top / path
+            if target.exists():
+                return False
+            with self._aside(path) as aside:
+                aside.write_bytes(data)
+                self._make(target.parent)
                 return _link(aside, target)
-            finally:
-                aside.unlink(missing_ok=True)
 
     @contextmanager
-    def writer(self, path: str, content_type: str) -> Iterator[BinaryIO]:
+    def writer(
+        self, path: str, content_type: str, *, replace: bool = True
+    ) -> Iterator[CheckedFile]:
         """See Store."""
-        with _errors(path):
-            aside = self._aside()
+        with self._aside(path) as aside:
+            with _writing(path):
+                file = aside.open("wb")
             try:
-                with aside.open("wb") as file:
-                    yield file
+                yield CheckedFile(file.write, lambda: _writing(path))
+                with _writing(path):
                     file.flush()
                     os.fsync(file.fileno())
+            finally:
+                with suppress(OSError):  # of a block that failed already
+                    file.close()
+            with _writing(path):
                 target = self._top / path
                 self._make(target.parent)
-                aside.replace(target)
-            finally:
-                aside.unlink(missing_ok=True)
+                if replace:
+                    aside.replace(target)
+                elif not _link(aside, target):
+                    raise taken(path)
 
     def read(self, path: str) -> bytes | None:
         """See Store."""
@@ -100,12 +104,18 @@ class FolderStore:
     def tidy(self) -> None:
         """See Store."""
         shutil.rmtree(self._top / _INCOMING, ignore_errors=True)
-        self._made.clear()
 
-    def _aside(self) -> Path:
+    @contextmanager
+    def _aside(self, path: str) -> Iterator[Path]:
+        """A place for a file that is being written; what is left there is removed."""
         folder = self._top / _INCOMING
-        self._make(folder)
-        return folder / uuid.uuid4().hex
+        with _writing(path):
+            folder.mkdir(parents=True, exist_ok=True)  # another Pod may have tidied up
+        aside = folder / uuid.uuid4().hex
+        try:
+            yield aside
+        finally:
+            aside.unlink(missing_ok=True)
 
     def _make(self, folder: Path) -> None:
         if folder not in self._made:
@@ -133,6 +143,11 @@ def _link(aside: Path, target: Path) -> bool:
     return True
 
 
+_FINAL = frozenset(
+    {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST}
+)
+
+
 @contextmanager
 def _errors(path: str) -> Iterator[None]:
     try:
@@ -141,6 +156,17 @@ def _errors(path: str) -> Iterator[None]:
         message = f"{path}: {error.strerror}"
         raise StoreError(message, transient=False) from error
     except OSError as error:
-        final = error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
         message = f"{path} in the output folder: {error.strerror}"
-        raise StoreError(message, transient=not final) from error
+        raise StoreError(message, transient=error.errno not in _FINAL) from error
+
+
+@contextmanager
+def _writing(path: str) -> Iterator[None]:
+    """The same while a file is written: its folder is missing only where another Pod tidied up."""
+    try:
+        with _errors(path):
+            yield
+    except StoreError as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            raise StoreError(error.message, transient=True) from error
+        raise

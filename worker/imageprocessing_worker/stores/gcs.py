@@ -7,16 +7,17 @@ so that the retries of the client library are safe.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import BinaryIO, cast
+from contextlib import contextmanager, suppress
 
 import requests.exceptions
 from google.api_core import exceptions as api
 from google.auth import exceptions as auth
 from google.cloud import storage
+from google.cloud.storage.exceptions import DataCorruption, InvalidResponse
+from google.cloud.storage.fileio import BlobWriter
 from google.cloud.storage.retry import DEFAULT_RETRY
 
-from imageprocessing_worker.stores import StoreError, public_url
+from imageprocessing_worker.stores import CheckedFile, StoreError, public_url, taken
 
 _CHUNK = 1 << 20  # a multiple of 256 KiB, as resumable uploads want it
 _POOL = 128
@@ -59,21 +60,29 @@ class GCSStore:
         return True
 
     @contextmanager
-    def writer(self, path: str, content_type: str) -> Iterator[BinaryIO]:
+    def writer(
+        self, path: str, content_type: str, *, replace: bool = True
+    ) -> Iterator[CheckedFile]:
         """See Store; a resumable upload becomes an object when it is closed."""
-        # After an error the library's own __exit__ gives the upload up.
-        with (
-            errors(path),
-            self._blob(path).open(
-                "wb",
-                chunk_size=_CHUNK,
-                content_type=content_type,
-                ignore_flush=True,
-                retry=DEFAULT_RETRY,
-                timeout=_TIMEOUT,
-            ) as file,
-        ):
-            yield cast("BinaryIO", file)
+        condition = {} if replace else {"if_generation_match": 0}
+        upload = self._blob(path).open(
+            "wb",
+            chunk_size=_CHUNK,
+            content_type=content_type,
+            ignore_flush=True,
+            retry=DEFAULT_RETRY,
+            timeout=_TIMEOUT,
+            **condition,
+        )
+        try:
+            yield CheckedFile(upload.write, lambda: errors(path))
+            with errors(path):
+                upload.close()
+        except _ExistsError as error:
+            raise taken(path) from error
+        finally:
+            if not upload.closed:
+                _give_up(upload)
 
     def read(self, path: str) -> bytes | None:
         """See Store."""
@@ -128,6 +137,13 @@ class GCSStore:
         return blob
 
 
+def _give_up(upload: BlobWriter) -> None:
+    """Ends an upload, which would else be completed as it is when it is collected."""
+    with suppress(Exception):
+        upload.terminate()
+    upload._buffer.close()
+
+
 class _ExistsError(StoreError):
     pass
 
@@ -140,7 +156,8 @@ class _MissingError(StoreError):
 def errors(what: str) -> Iterator[None]:
     """Turns what the client library raises into StoreError."""
     try:
-        yield
+        with _answers():
+            yield
     except api.PreconditionFailed as error:
         raise _ExistsError(f"{what} exists", transient=False) from error
     except api.NotFound as error:
@@ -157,8 +174,18 @@ def errors(what: str) -> Iterator[None]:
     except (
         api.GoogleAPICallError,
         api.RetryError,
+        DataCorruption,
         auth.GoogleAuthError,
         requests.exceptions.RequestException,
         ConnectionError,
     ) as error:
         raise StoreError(f"{what}: {str(error)[:300]}", transient=True) from error
+
+
+@contextmanager
+def _answers() -> Iterator[None]:
+    """Resumable uploads raise another error for a bad answer than all other calls."""
+    try:
+        yield
+    except InvalidResponse as error:
+        raise api.from_http_response(error.response) from error
