@@ -146,6 +146,10 @@ class Controller:
                 await self._visit(key)
             except APIError as error:
                 await self._failed(key, error)
+            except Exception:
+                # A bug that one request meets must not stop all others.
+                logger.exception("%s/%s cannot be reconciled", *key)
+                self._queue.retry(key)
             else:
                 self._queue.succeeded(key)
             finally:

@@ -46,6 +46,14 @@ _WORKING: dict[Step, tuple[Reason, str]] = {
 }
 
 
+def _known(reason: str) -> Reason:
+    """A worker's reason; a newer worker may have one that this operator does not know."""
+    try:
+        return Reason(reason)
+    except ValueError:
+        return Reason.PLAN_FAILED
+
+
 def reconcile(request: Request, jobs: Sequence[Job], now: datetime) -> Decision:
     """The next actions and the true status of a request.
 
@@ -182,7 +190,7 @@ class _Visit:
         if report.done:
             return self.finish(judge(self.request.spec, report.done, report.catalogue), report.done)
         if report.error and not report.shards:
-            return self.fail(Reason(report.error.reason), report.error.message)
+            return self.fail(_known(report.error.reason), report.error.message)
         if report.shards and report.shards > 1:
             return self.shards()
         # One shard, done in the plan's own Pods, and it failed: deliver what there is.

@@ -5,14 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
-from imageprocessing_contract import names, report
-from imageprocessing_contract.report import Report
+from imageprocessing_contract import names, redact, report
+from imageprocessing_contract.report import Failure, Report, Sample
 
 from imageprocessing_operator.api import API, core_path
 from imageprocessing_operator.state import Job, LostReport
 
 _PODS = 50
 """Pods of one step that are looked at: every retry leaves one."""
+
+_REASON, _MESSAGE = 256, 1024
+"""Characters of a failure's reason and message, as in the CRD."""
 
 
 async def read_report(api: API, job: Job) -> Report | LostReport:
@@ -41,6 +44,32 @@ def pick_report(pods: list[dict[str, Any]], job: Job) -> Report | LostReport:
         return LostReport(f"{reason}, exit code {last.get('exitCode')}, no report: {error}")
     if found.step != job.step:
         return LostReport(f"the report is of the step {found.step}")
+    return _cut(found)
+
+
+def _cut(found: Report) -> Report:
+    """Within the CRD's limits, whatever a worker writes.
+
+    One string that is too long, and the API server refuses the whole status.
+    """
+    replace = msgspec.structs.replace
+    if catalogue := found.catalogue:
+        samples = [
+            Sample(line=s.line, reason=s.reason[:_REASON], message=s.message[:_MESSAGE])
+            for s in catalogue.samples[: report.MAX_SAMPLES]
+        ]
+        found = replace(found, catalogue=replace(catalogue, samples=samples))
+    if done := found.done:
+        failures = [
+            Failure(
+                line=f.line,
+                url=redact.url(f.url),
+                reason=f.reason[:_REASON],
+                message=f.message[:_MESSAGE],
+            )
+            for f in done.failures[: report.MAX_SAMPLES]
+        ]
+        found = replace(found, done=replace(done, failures=failures))
     return found
 
 
