@@ -60,6 +60,10 @@ demo: $(READY) ## Process real photographs on this machine, without a cluster
 images: ## Build imageprocessing-operator:dev and imageprocessing-worker:dev (BASE_IMAGE=... for the base)
 	$(PYTHON) -m tests.cluster.images
 
+.PHONY: chart
+chart: ## Copy the CRD into the chart
+	cp crds/imageprocessing.dev_imageprocessingrequests.yaml charts/imageprocessing-operator/files/crd.yaml
+
 .PHONY: lock
 lock: ## Pin the newest dependencies that fit (needs uv)
 	$(COMPILE) --upgrade --extra dev pyproject.toml -o locks/dev.txt

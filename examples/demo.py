@@ -20,7 +20,7 @@ from pathlib import Path
 from imageprocessing_contract import names
 
 HERE = Path(__file__).resolve().parent
-OUTPUT = HERE.parent / "demo"
+OUTPUT = Path("demo")
 PHOTOS = ("astronaut.png", "chelsea.png", "coffee.png", "motorcycle_left.png", "rocket.jpg")
 PRODUCTS = ("Space suit", "Cat bed", "Coffee cup", "Motorcycle", "Rocket")
 

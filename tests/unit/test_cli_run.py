@@ -1,0 +1,207 @@
+"""`ipr run` as a person types it: real processes, a real server, a folder."""
+
+from __future__ import annotations
+
+import csv
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+
+import pytest
+import yaml
+
+from tests import photos
+
+LOOPBACK = ("--allow-network", "127.0.0.0/8")
+
+
+@dataclass
+class Photos:
+    """A server of photographs that counts what is asked of it."""
+
+    base: str
+    asked: list[str] = field(default_factory=list)
+
+
+@pytest.fixture
+def server() -> Iterator[Photos]:
+    """0.jpg to 5.jpg; anything else is 404."""
+    pictures = {f"/{n}.jpg": data for n, (_, data) in enumerate(photos.crops(6, 320, 240))}
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            served.asked.append(self.path)
+            data = pictures.get(self.path)
+            self.send_response(200 if data else 404)
+            self.send_header("Content-Length", str(len(data or b"")))
+            self.end_headers()
+            self.wfile.write(data or b"")
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listening:
+        served = Photos(f"http://127.0.0.1:{listening.server_address[1]}")
+        Thread(target=listening.serve_forever, daemon=True).start()
+        yield served
+        listening.shutdown()
+
+
+def manifest(folder: Path, *others: dict[str, object], **spec: object) -> Path:
+    """A file with a request, and with other objects behind it."""
+    source = {"persistentVolumeClaim": {"claimName": "c", "path": "products.csv"}}
+    output = {"persistentVolumeClaim": {"claimName": "c"}}
+    request = {
+        "apiVersion": "imageprocessing.dev/v1alpha1",
+        "kind": "ImageProcessingRequest",
+        "metadata": {"name": "local"},
+        "spec": {"source": source, "output": output, **spec},
+    }
+    file = folder / "request.yaml"
+    file.write_text(yaml.safe_dump_all([request, *others]))
+    return file
+
+
+def catalogue(folder: Path, *rows: str) -> Path:
+    """A catalogue; each row is the URLs of one product."""
+    file = folder / "products.csv"
+    with file.open("w", newline="") as out:
+        writer = csv.writer(out)
+        writer.writerow(["Serial Number", "Product Name", "Input Image Urls"])
+        writer.writerows([n, f"Product {n}", urls] for n, urls in enumerate(rows, start=1))
+    return file
+
+
+def ipr(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """Runs `ipr run` with these arguments."""
+    command = [sys.executable, "-m", "imageprocessing_cli.main", "run", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+
+
+def outputs(folder: Path) -> list[str]:
+    """The column Output Image Urls of the processed CSV."""
+    with (folder / "processed_csvs" / "processed_results_local.csv").open(newline="") as file:
+        return [row["Output Image Urls"] for row in csv.DictReader(file)]
+
+
+def test_all_done_and_not_done_again(tmp_path: Path, server: Photos) -> None:
+    """Exit 0, the layout of a bucket, records; a second run reports and fetches nothing."""
+    out = tmp_path / "out"
+    rows = [f"{server.base}/0.jpg,{server.base}/1.jpg", f"{server.base}/2.jpg"]
+    command = [manifest(tmp_path), "--csv", catalogue(tmp_path, *rows), "--output", out, *LOOPBACK]
+    first = ipr(*command)
+    assert first.returncode == 0, first.stderr
+    assert "Succeeded: 3 of 3 images done" in first.stdout
+    assert str(out / "processed_csvs" / "processed_results_local.csv") in first.stdout
+    written = [name for cell in outputs(out) for name in cell.split(",")]
+    assert all((out / name).is_file() for name in written)
+    with sqlite3.connect(out / "records.sqlite") as records:
+        sql = "SELECT request_id, product_name, input_url, output_url FROM processed_images"
+        found = sorted(records.execute(sql), key=lambda row: row[2])
+    assert found == [
+        ("local", f"Product {1 if n < 2 else 2}", f"{server.base}/{n}.jpg", written[n])
+        for n in range(3)
+    ]
+
+    asked = list(server.asked)
+    again = ipr(*command)
+    assert (again.returncode, again.stdout) == (0, first.stdout)
+    assert server.asked == asked
+
+
+def test_shards(tmp_path: Path, server: Photos) -> None:
+    """More shards than one, each its own process; every row has its image."""
+    out = tmp_path / "out"
+    rows = [f"{server.base}/{n}.jpg" for n in range(6)]
+    file = manifest(tmp_path, sharding={"imagesPerShard": 2})
+    ended = ipr(file, "--csv", catalogue(tmp_path, *rows), "--output", out, *LOOPBACK)
+    assert ended.returncode == 0, ended.stderr
+    assert sorted(p.name for p in (out / "results").glob("*.jsonl")) == [
+        "0.jsonl", "1.jsonl", "2.jsonl"
+    ]  # fmt: skip
+    assert all((out / name).is_file() for name in outputs(out))
+    assert sorted(server.asked) == [f"/{n}.jpg" for n in range(6)]
+
+
+def test_finished_with_failures(tmp_path: Path, server: Photos) -> None:
+    """Exit 3, and what failed with its line and why."""
+    out = tmp_path / "out"
+    rows = [f"{server.base}/0.jpg", f"{server.base}/gone.jpg"]
+    ended = ipr(manifest(tmp_path), "--csv", catalogue(tmp_path, *rows), "--output", out, *LOOPBACK)
+    assert ended.returncode == 3
+    assert f"line 3: {server.base}/gone.jpg: HTTPError: 404 Not Found" in ended.stdout
+    assert outputs(out)[1] == ""
+
+
+@pytest.mark.parametrize(
+    ("rows", "spec", "says"),
+    [
+        (["ftp://shop.example/x.jpg"], {}, "CatalogueInvalid: 1 of 1 rows are invalid; InvalidURL"),
+        (["{base}/gone.jpg"], {}, "AllImagesFailed: 0 of 1 images done, 1 failed"),
+        (
+            ["{base}/0.jpg", "{base}/gone.jpg"],
+            {"failurePolicy": {"maxFailedImages": 0}},
+            "TooManyFailedImages: 1 of 2 images done, 1 failed; maxFailedImages is 0",
+        ),
+    ],
+)
+def test_failed(
+    tmp_path: Path, server: Photos, rows: list[str], spec: dict[str, object], says: str
+) -> None:
+    """Exit 1, with the reason that a cluster's status would have."""
+    file = catalogue(tmp_path, *(row.format(base=server.base) for row in rows))
+    ended = ipr(manifest(tmp_path, **spec), "--csv", file, "--output", tmp_path / "out", *LOOPBACK)
+    assert ended.returncode == 1
+    assert says in ended.stdout + ended.stderr
+
+
+def test_config_map_in_the_same_file(tmp_path: Path, server: Photos) -> None:
+    """What `kubectl apply` takes, `ipr run` takes as it is."""
+    text = catalogue(tmp_path, f"{server.base}/0.jpg").read_text()
+    config_map = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": "products"},
+        "data": {"products.csv": text},
+    }
+    source = {"configMapKeyRef": {"name": "products", "key": "products.csv"}}
+    file = manifest(tmp_path, config_map, source=source)
+    assert ipr(file, "--output", tmp_path / "out", *LOOPBACK).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("spec", "arguments", "says"),
+    [
+        ({"compresion": {}}, [], 'spec.compresion: unknown field "spec.compresion"'),
+        ({"sharding": {"imagesPerShard": 0}}, [], "spec.sharding.imagesPerShard"),
+        ({}, [], "give the catalogue with --csv FILE"),
+        ({}, ["--csv", "missing.csv"], "--csv missing.csv: there is no such file"),
+        (
+            {},
+            ["--csv", "products.csv", "--allow-network", "10.0.0.1/8"],
+            "--allow-network: 10.0.0.1/8",
+        ),
+    ],
+)
+def test_usage(tmp_path: Path, spec: dict[str, object], arguments: list[str], says: str) -> None:
+    """Exit 2 before anything is written, with what to do."""
+    catalogue(tmp_path, "https://shop.example/0.jpg")
+    arguments = [str(tmp_path / a) if a == "products.csv" else a for a in arguments]
+    ended = ipr(manifest(tmp_path, **spec), "--output", tmp_path / "out", *arguments)
+    assert ended.returncode == 2
+    assert says in ended.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_private_networks_are_refused_by_default(tmp_path: Path, server: Photos) -> None:
+    """Without --allow-network, loopback is as closed as in a cluster."""
+    file = catalogue(tmp_path, f"{server.base}/0.jpg")
+    ended = ipr(manifest(tmp_path), "--csv", file, "--output", tmp_path / "out")
+    assert ended.returncode == 1
+    assert "loopback" in (ended.stdout + ended.stderr).lower()
+    assert server.asked == []
