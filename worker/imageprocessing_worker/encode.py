@@ -22,6 +22,7 @@ ORIGINAL_QUALITY = {"JPEG": 85, "WEBP": 88, "AVIF": 70}
 _AVIF_SPEED = 10
 # libwebp's default 4 takes 59 ms instead of 24, for 5 % fewer bytes.
 _WEBP_METHOD = 2
+_WEBP_ALPHA = 0x10  # among the flags of VP8X
 # Pixels a side that the format, or its encoder, goes up to.
 _LONGEST_SIDE = {"JPEG": 65500, "WEBP": 16383, "AVIF": 65536, "GIF": 65535}
 
@@ -102,7 +103,12 @@ def encode_frames(
     buffer = io.BytesIO()
     with _encoding(name, frames[0].size):
         frames[0].save(buffer, name, save_all=True, append_images=frames[1:], **options)
-    return buffer.getvalue()
+    data = buffer.getvalue()
+    if name == "WEBP" and frames[0].mode == "RGBA" and data[12:16] == b"VP8X":
+        # libwebp cuts frames to what can be seen of them, and where those parts are opaque it
+        # takes the whole animation for opaque.
+        return data[:20] + bytes((data[20] | _WEBP_ALPHA,)) + data[21:]
+    return data
 
 
 def _hard_edges(frame: Image.Image) -> Image.Image:

@@ -198,6 +198,9 @@ def render(
         image, profile = colour.to_srgb(image, profile), None
     if background is not None and flatten:
         image = _flatten(image, background)
+    if image is frame:
+        # Encoders ask it for its other frames, and would write those as well.
+        image = image.copy() if picture.animated else image
     return image, profile
 
 
