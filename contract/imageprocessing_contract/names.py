@@ -49,6 +49,11 @@ REPORT_HTML = "report.html"
 DONE = "done.json"
 
 
+def another_catalogue(unique: str) -> str:
+    """Where a plan's catalogue lies when an earlier plan left catalogue.csv behind."""
+    return f"catalogue-{unique}.csv"
+
+
 def processed_csv(request_id: str) -> str:
     """Path of the processed CSV below the request's folder."""
     return f"processed_csvs/processed_results_{request_id}.csv"

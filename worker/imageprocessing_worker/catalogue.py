@@ -186,12 +186,16 @@ class Catalogue:
 
 
 def read_copy(chunks: Iterable[bytes], delimiter: str) -> Iterator[list[str]]:
-    """Records of a CSV that the worker wrote itself."""
+    """Records of a CSV that the worker wrote itself; raises CatalogueError."""
     lines = Lines(chunks, MAX_COPY)
     reader = csv.reader(lines, delimiter=delimiter)
     while True:
-        lines.begin_record()
-        record = next(reader, None)
+        line = lines.begin_record()
+        try:
+            record = next(reader, None)
+        except csv.Error as error:
+            message = f"line {line}: {error}"
+            raise CatalogueError(line, RowReason.MALFORMED_RECORD, message) from error
         if record is None:
             return
         yield record

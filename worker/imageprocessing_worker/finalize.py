@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Iterator
+from codecs import BOM_UTF8
 from contextlib import ExitStack
 
 import msgspec
@@ -12,16 +11,17 @@ from imageprocessing_contract.reasons import ImageReason, Reason
 from imageprocessing_contract.task import Task
 
 from imageprocessing_worker import results
-from imageprocessing_worker.catalogue import Row
+from imageprocessing_worker.catalogue import Dialect, Row
+from imageprocessing_worker.csv_file import CSVFile
 from imageprocessing_worker.errors import StepError
+from imageprocessing_worker.lines import CatalogueError
 from imageprocessing_worker.page import Page
-from imageprocessing_worker.plan import Plan, check_spec, read_plan, read_rows
+from imageprocessing_worker.plan import Plan, check_spec, decode_own, read_plan, read_rows
 from imageprocessing_worker.records import Records, RequestRecord
 from imageprocessing_worker.results import Result
 from imageprocessing_worker.stores import CheckedFile, Store, beside, open_store
 from imageprocessing_worker.whole import WholeCatalogue
 
-_BOM = "\ufeff"
 _CSV = "text/csv; charset=utf-8"
 
 
@@ -39,7 +39,7 @@ def read_done(store: Store, spec_hash: str) -> Finished | None:
     text = store.read(names.DONE)
     if text is None:
         return None
-    finished = msgspec.json.decode(text, type=Finished)
+    finished = decode_own(text, Finished, names.DONE)
     check_spec(finished.spec_hash, spec_hash, names.DONE)
     return finished
 
@@ -58,11 +58,12 @@ def finalize(task: Task, store: Store, records: Records) -> Finished:
         report_url=store.url(names.REPORT_HTML),
     )
     totals = _Totals()
-    with ExitStack() as files:
-        processed = files.enter_context(store.writer(names.processed_csv(task.request_id), _CSV))
-        failed = files.enter_context(store.writer(names.FAILED_CSV, _CSV))
-        whole = _whole_catalogue(task, plan)
-        _Files(plan, store, totals, processed=processed, failed=failed, whole=whole).write()
+    try:
+        _write_files(task, plan, store, totals)
+    except CatalogueError as error:
+        # Our own copy of the catalogue is as we wrote it; the other request's file is older.
+        message = f"{names.processed_csv(task.failures_of or task.request_id)}: {error.message}"
+        raise StepError(Reason.SOURCE_REQUEST_NOT_USABLE, message, transient=False) from error
     done = totals.done(urls, task.cause)
     page = Page(task.request_id, plan.catalogue, done, totals.reasons, totals.listed)
     with store.writer(names.REPORT_HTML, "text/html; charset=utf-8") as file:
@@ -83,6 +84,14 @@ def finalize(task: Task, store: Store, records: Records) -> Finished:
     created = store.create(names.DONE, msgspec.json.encode(finished), "application/json")
     store.tidy()
     return finished if created else read_done(store, task.spec_hash) or finished
+
+
+def _write_files(task: Task, plan: Plan, store: Store, totals: _Totals) -> None:
+    with ExitStack() as files:
+        processed = files.enter_context(store.writer(names.processed_csv(task.request_id), _CSV))
+        failed = files.enter_context(store.writer(names.FAILED_CSV, _CSV))
+        whole = _whole_catalogue(task, plan)
+        _Files(plan, store, totals, processed=processed, failed=failed, whole=whole).write()
 
 
 def _whole_catalogue(task: Task, plan: Plan) -> WholeCatalogue | None:
@@ -148,8 +157,8 @@ class _Files:
         whole: WholeCatalogue | None,
     ) -> None:
         self._plan, self._store, self._totals, self._whole = plan, store, totals, whole
-        self._processed = _CSVFile(processed, plan)
-        self._failed = _CSVFile(failed, plan)
+        self._processed = _csv_file(processed, plan.dialect)
+        self._failed = _csv_file(failed, plan.dialect)
 
     def write(self) -> None:
         columns = self._plan.header.columns
@@ -163,17 +172,11 @@ class _Files:
             if found is None:
                 self._totals.failed_shards += 1
                 found = results.read_parts(self._store, index)
-            for row in self._rows(index):
+            for row in read_rows(self._store, self._plan, index):
                 self._row(row, found)
         if self._whole:
             for cells in self._whole.rest():
                 self._processed.row(cells)
-
-    def _rows(self, index: int) -> Iterator[Row]:
-        start, end = self._plan.span(index)
-        version = self._plan.catalogue_version
-        chunks = self._store.chunks(names.CATALOGUE, start=start, end=end, version=version)
-        return read_rows(chunks, self._plan.header)
 
     def _row(self, row: Row, found: dict[results.Place, Result]) -> None:
         outputs: list[str] = []
@@ -203,18 +206,9 @@ class _Files:
             self._failed.row([*cells, "; ".join(why for _, why in failed)])
 
 
-class _CSVFile:
-    """Rows in the form that the source had: its delimiter, newline and byte order mark."""
-
-    def __init__(self, file: CheckedFile, plan: Plan) -> None:
-        self._file = file
-        dialect = plan.dialect
-        self._writer = csv.writer(self, delimiter=dialect.delimiter, lineterminator=dialect.newline)
-        if dialect.byte_order_mark:
-            self.write(_BOM)
-
-    def row(self, cells: list[str]) -> None:
-        self._writer.writerow(cells)
-
-    def write(self, text: str) -> int:
-        return self._file.write(text.encode())
+def _csv_file(file: CheckedFile, dialect: Dialect) -> CSVFile:
+    """A file in the form that the source had: its delimiter, newline and byte order mark."""
+    made = CSVFile(file, dialect.delimiter, dialect.newline)
+    if dialect.byte_order_mark:
+        made.raw(BOM_UTF8)
+    return made

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Iterator
+import uuid
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
 
 import msgspec
 from imageprocessing_contract import names, report
@@ -12,6 +13,8 @@ from imageprocessing_contract.reasons import Reason, RowReason
 from imageprocessing_contract.task import Task
 
 from imageprocessing_worker.catalogue import (
+    MAX_COPY,
+    MAX_RECORD,
     Catalogue,
     Dialect,
     Header,
@@ -20,10 +23,12 @@ from imageprocessing_worker.catalogue import (
     read_copy,
     split_urls,
 )
+from imageprocessing_worker.csv_file import CSVFile
 from imageprocessing_worker.errors import StepError
 from imageprocessing_worker.lines import CatalogueError
 from imageprocessing_worker.stores import CheckedFile, Store
 
+T = TypeVar("T")
 MAX_SHARDS = 100_000
 """What an Indexed Job allows."""
 
@@ -40,6 +45,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     spec_hash: str
     catalogue: report.Catalogue
+    catalogue_path: str
     catalogue_version: str
     catalogue_bytes: int
     dialect: Dialect
@@ -66,9 +72,21 @@ def read_plan(store: Store, spec_hash: str) -> Plan | None:
     text = store.read(names.PLAN)
     if text is None:
         return None
-    plan = msgspec.json.decode(text, type=Plan)
+    plan = decode_own(text, Plan, names.PLAN)
     check_spec(plan.spec_hash, spec_hash, names.PLAN)
     return plan
+
+
+def decode_own(text: bytes, kind: type[T], file: str) -> T:
+    """Reads a JSON file of ours; raises StepError where it is not."""
+    try:
+        return msgspec.json.decode(text, type=kind)
+    except msgspec.DecodeError as error:
+        message = (
+            f"the output holds a {file} that this worker cannot read ({error}); "
+            "choose another requestID, or remove that folder"
+        )
+        raise StepError(Reason.REQUEST_ID_CONFLICT, message, transient=False) from error
 
 
 def check_spec(found: str, expected: str, file: str) -> None:
@@ -81,12 +99,18 @@ def check_spec(found: str, expected: str, file: str) -> None:
         raise StepError(Reason.REQUEST_ID_CONFLICT, message, transient=False)
 
 
-def make_plan(task: Task, store: Store, chunks: Iterator[bytes]) -> Plan:
+def make_plan(task: Task, store: Store, chunks: Iterable[bytes]) -> Plan:
     """Writes catalogue.csv and then plan.json; raises InvalidCatalogueError, StepError."""
     found = _Found()
+    # In failed.csv reasons stand beside a record's URLs.
+    max_record = MAX_COPY if task.failures_of is not None else MAX_RECORD
+    # Never replaced: two Pods may plan at once, and only one of their plans will count.
+    path = names.CATALOGUE
+    if store.version(path) is not None:
+        path = names.another_catalogue(uuid.uuid4().hex)
     try:
-        catalogue = Catalogue(chunks, Guard(task.allowed_networks))
-        with store.writer(names.CATALOGUE, "text/csv") as file:
+        catalogue = Catalogue(chunks, Guard(task.allowed_networks), max_record)
+        with store.writer(path, "text/csv", replace=False) as file:
             shards, size = _copy(catalogue, file, task.images_per_shard, found)
             if not found.rows:
                 message = "the catalogue has a header and no rows"
@@ -96,13 +120,14 @@ def make_plan(task: Task, store: Store, chunks: Iterator[bytes]) -> Plan:
     except CatalogueError as error:
         found.add(report.Sample(error.line, error.reason, error.message))
         raise InvalidCatalogueError(f"{error.reason}: {error.message}", found.counts()) from error
-    version = store.version(names.CATALOGUE)
+    version = store.version(path)
     if version is None:
-        message = f"{names.CATALOGUE} vanished after it was written"
+        message = f"{path} vanished after it was written"
         raise StepError(Reason.OUTPUT_NOT_WRITABLE, message, transient=True)
     plan = Plan(
         spec_hash=task.spec_hash,
         catalogue=found.counts(),
+        catalogue_path=path,
         catalogue_version=version,
         catalogue_bytes=size,
         dialect=catalogue.dialect,
@@ -115,47 +140,36 @@ def make_plan(task: Task, store: Store, chunks: Iterator[bytes]) -> Plan:
     return earlier or plan
 
 
-def read_rows(chunks: Iterator[bytes], header: Header) -> Iterator[Row]:
-    """Rows out of a span of catalogue.csv."""
+def read_rows(store: Store, plan: Plan, index: int) -> Iterator[Row]:
+    """The rows of one shard."""
+    start, end = plan.span(index)
+    chunks = store.chunks(plan.catalogue_path, start=start, end=end, version=plan.catalogue_version)
     for line, reason, message, *cells in read_copy(chunks, ","):
         problem = Problem(RowReason(reason), message) if reason else None
-        urls = [] if problem else split_urls(cells[header.urls])
+        urls = [] if problem else split_urls(cells[plan.header.urls])
         yield Row(int(line), cells, urls, problem)
 
 
 def _copy(
     catalogue: Catalogue, file: CheckedFile, images_per_shard: int, found: _Found
 ) -> tuple[list[Shard], int]:
-    target = _CountingText(file)
-    writer = csv.writer(target, lineterminator="\n")
+    target = CSVFile(file)
     shards: list[Shard] = []
     start, images = 0, 0
     for row in catalogue.rows():
         found.count(row)
         if images and images + len(row.urls) > images_per_shard:
             shards.append(Shard(start, images))
-            start, images = target.bytes, 0
+            start, images = target.size, 0
             if len(shards) == MAX_SHARDS:
                 pairs = zip(shards[::2], shards[1::2], strict=True)
                 shards = [Shard(a.start, a.images + b.images) for a, b in pairs]
                 images_per_shard *= 2
         images += len(row.urls)
         told = (row.problem.reason, row.problem.message) if row.problem else ("", "")
-        writer.writerow((row.line, *told, *row.cells))
+        target.row((row.line, *told, *row.cells))
     shards.append(Shard(start, images))
-    return shards, target.bytes
-
-
-class _CountingText:
-    """What csv.writer writes to: UTF-8 into a binary file, counting bytes."""
-
-    def __init__(self, file: CheckedFile) -> None:
-        self._file, self.bytes = file, 0
-
-    def write(self, text: str) -> int:
-        data = text.encode()
-        self.bytes += len(data)
-        return self._file.write(data)
+    return shards, target.size
 
 
 class _Found:

@@ -113,17 +113,13 @@ class ShardRun:
 
     def _open_work(self, plan: Plan) -> list[Work]:
         """What is left to do; fills in what earlier Pods did."""
-        start, end = plan.span(self._index)
         self._done = {
             place: result
             for place, result in results.read_parts(self._store, self._index).items()
             if not result.transient
         }
-        chunks = self._store.chunks(
-            names.CATALOGUE, start=start, end=end, version=plan.catalogue_version
-        )
         work: dict[str, Work] = {}
-        for row in read_rows(chunks, plan.header):
+        for row in read_rows(self._store, plan, self._index):
             serial = row.cells[plan.header.serial].strip()
             product = row.cells[plan.header.product]
             for position, url in enumerate(row.urls):

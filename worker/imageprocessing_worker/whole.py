@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from imageprocessing_contract import names
+from imageprocessing_contract.reasons import RowReason
 
 from imageprocessing_worker.catalogue import Dialect, find_column, read_copy, split_urls
+from imageprocessing_worker.lines import CatalogueError
 
 
 class WholeCatalogue:
     """The earlier request's processed CSV, read once, with new URLs filled in.
+
+    Everything raises CatalogueError where that CSV is not as the worker wrote it.
 
     Its rows and those of its failed.csv have the same order, so neither is kept in memory.
     """
@@ -41,7 +45,11 @@ class WholeCatalogue:
 
     def _filled(self, cells: list[str], done: list[tuple[str, str]]) -> list[str]:
         outputs = cells[self._outputs].split(",")
-        for position, url in enumerate(split_urls(cells[self._urls])):
+        listed = split_urls(cells[self._urls])
+        if len(outputs) != len(listed):
+            message = f"the lists of URLs of serial number {cells[self._serial]!r} differ in length"
+            raise CatalogueError(1, RowReason.MALFORMED_RECORD, message)
+        for position, url in enumerate(listed):
             if done and not outputs[position] and url == done[0][0]:
                 outputs[position] = done.pop(0)[1]
         return [*cells[: self._outputs], ",".join(outputs), *cells[self._outputs + 1 :]]

@@ -1,0 +1,40 @@
+"""Writing a CSV that every reader reads back cell by cell."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from typing import Protocol
+
+_NEWLINE = "\r\n"
+
+
+class Target(Protocol):
+    """Where the bytes go."""
+
+    def write(self, data: bytes, /) -> int:
+        """Like a file's."""
+
+
+class CSVFile:
+    """Rows as UTF-8; `size` are the bytes written so far."""
+
+    def __init__(self, file: Target, delimiter: str = ",", newline: str = "\n") -> None:
+        self._file, self._newline = file, newline
+        # Up to Python 3.12 a cell with a carriage return is quoted only where that is
+        # part of the line's end; unquoted, no reader takes it.
+        self._writer = csv.writer(self, delimiter=delimiter, lineterminator=_NEWLINE)
+        self.size = 0
+
+    def row(self, cells: Sequence[object]) -> None:
+        """Writes one row."""
+        self._writer.writerow(cells)
+
+    def write(self, text: str) -> None:
+        """For csv.writer, which calls it once a row."""
+        self.raw((text.removesuffix(_NEWLINE) + self._newline).encode())
+
+    def raw(self, data: bytes) -> None:
+        """Writes bytes as they are."""
+        self.size += len(data)
+        self._file.write(data)
