@@ -34,11 +34,13 @@ async def run(settings: Settings) -> None:
     freshness = Freshness()
     ready = asyncio.Event()
     try:
-        watching = asyncio.create_task(watch(controller, connection, freshness, settings, ready))
         others = [
             asyncio.create_task(controller.run()),
             asyncio.create_task(_stay_fresh(freshness, 2 * max(1, len(settings.namespaces)))),
         ]
+        # All tasks that begin after Kopf are its own to Kopf: at the end it waits 5 s for them.
+        await asyncio.sleep(0)
+        watching = asyncio.create_task(watch(controller, connection, freshness, settings, ready))
         ended, _ = await asyncio.wait([watching, *others], return_when=asyncio.FIRST_COMPLETED)
         for task in [watching, *others]:
             task.cancel()
