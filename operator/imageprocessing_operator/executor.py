@@ -37,7 +37,7 @@ class Executor:
     async def create_job(self, request: Request, wanted: CreateJob, now: datetime) -> Job | Trouble:
         """The new Job, our own from before a crash, or why there is none."""
         source = await self._whole_source(request, wanted)
-        failures_of = await self._failures_of(request, now)
+        failures_of = await self._failures_of(request, wanted, now)
         if isinstance(failures_of, Trouble):
             return failures_of
         body = jobs.build_job(request, wanted, source, self._settings, failures_of)
@@ -46,7 +46,8 @@ class Executor:
         except APIError as error:
             if error.status == 409 and error.reason == "AlreadyExists":
                 return await self._adopt(request, body["metadata"]["name"], now)
-            if error.transient or error.status == 401:
+            # 409: two at once in a quota.
+            if error.transient or error.status in (401, 409):
                 raise
             message = f"the API server refuses the Job: {error.message}"
             return Trouble(Reason.JOB_REFUSED, message, now, final=True)
@@ -75,7 +76,11 @@ class Executor:
             "parallelism": update.parallelism,
             "ttlSecondsAfterFinished": update.ttl,
         }
-        body = {"spec": {key: value for key, value in spec.items() if value is not None}}
+        body = {
+            # Another Job may have the name by now.
+            "metadata": {"uid": update.job.uid},
+            "spec": {key: value for key, value in spec.items() if value is not None},
+        }
         try:
             answer = await self._api.call(
                 "PATCH",
@@ -144,11 +149,15 @@ class Executor:
         body = await self._api.call("GET", requests_path(request.namespace, request.name))
         return parse_spec(body["spec"]).source
 
-    async def _failures_of(self, request: Request, now: datetime) -> str | Trouble | None:
+    async def _failures_of(
+        self, request: Request, wanted: CreateJob, now: datetime
+    ) -> str | Trouble | None:
         """With source.failuresOf: the other request's id, or why it cannot be used."""
         ref = request.spec.source.failures_of
         if ref is None:
             return None
+        if wanted.step != "plan" and (planned := await self._planned_failures_of(request)):
+            return planned
         reason = Reason.SOURCE_REQUEST_NOT_USABLE
         try:
             other = read_request(
@@ -166,6 +175,17 @@ class Executor:
         if other.status.results is None:
             return Trouble(reason, f"request {ref.name} ended without results", now, final=True)
         return other.request_id
+
+    async def _planned_failures_of(self, request: Request) -> str | None:
+        """What the plan was given: the other request may be gone since, or another one."""
+        name = names.job_name(request.name, request.uid, "plan", request.status.steps.plan)
+        try:
+            plan = await self._api.call("GET", jobs_path(request.namespace, name))
+        except APIError as error:
+            if error.status == 404:
+                return None
+            raise
+        return jobs.read_task(plan).failures_of
 
     async def _adopt(self, request: Request, name: str, now: datetime) -> Job | Trouble:
         """The Job that already has the name, if it is this request's own."""

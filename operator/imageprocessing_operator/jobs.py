@@ -55,6 +55,13 @@ def build_job(
     }
 
 
+def read_task(job: dict[str, Any]) -> Task:
+    """The task that a Job was built with."""
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    (text,) = (env["value"] for env in container["env"] if env["name"] == names.ENV_TASK)
+    return task.decode(text.replace("$$", "$"))
+
+
 def _owner(request: Request) -> dict[str, Any]:
     return {
         "apiVersion": names.API_VERSION,
