@@ -50,9 +50,9 @@ class FindTrouble(msgspec.Struct, frozen=True):
 
 
 class Deliver(msgspec.Struct, frozen=True):
-    """Send the webhook once."""
+    """Send the webhook once; attempts count from 1."""
 
-    event_id: str
+    attempt: int
 
 
 class Event(msgspec.Struct, frozen=True):

@@ -72,12 +72,12 @@ class API:
             raise APIError(
                 response.status, "NotJSON", text[:200].decode(errors="replace")
             ) from error
+        if not isinstance(answer, dict):
+            raise APIError(response.status, "NotAnObject", "the answer is no JSON object")
         if response.status >= 400:
             raise APIError(
                 response.status, answer.get("reason", "Unknown"), answer.get("message", "")
             )
-        if not isinstance(answer, dict):
-            raise APIError(response.status, "NotAnObject", "the answer is no JSON object")
         return answer
 
     async def list(self, path: str, query: Mapping[str, str | int]) -> list[Object]:

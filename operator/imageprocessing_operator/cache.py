@@ -20,28 +20,35 @@ class Cache:
         self._requests: dict[Key, Request] = {}
         self._keys: dict[str, Key] = {}
         self._jobs: dict[str, dict[str, Job]] = {}
+        # UIDs of what went, with its last version: events that are still on their way must
+        # not bring it back. Kept until the next list.
+        self._gone: dict[str, int] = {}
+        # UIDs of what changed since a list was asked for: the list may be older than that.
+        self._changed: set[str] = set()
 
     def request(self, key: Key) -> Request | None:
         """The request, None once it is deleted or settled."""
         return self._requests.get(key)
 
+    def requests(self) -> list[Request]:
+        """All requests."""
+        return list(self._requests.values())
+
     def jobs(self, request_uid: str) -> list[Job]:
         """Jobs that carry the request's UID."""
         return list(self._jobs.get(request_uid, {}).values())
 
-    def all_keys(self) -> list[Key]:
-        """All requests."""
-        return list(self._requests)
-
     def put_request(self, request: Request) -> Key:
-        """Keeps it unless a newer version is there; returns its key."""
+        """Keeps it unless a newer version is there, or was; returns its key."""
         key = (request.namespace, request.name)
         known = self._requests.get(key)
-        if known is None or known.uid != request.uid or _newer(request, known):
-            if known is not None and known.uid != request.uid:
-                self.drop_request(known)
-            self._requests[key] = request
-            self._keys[request.uid] = key
+        if self._is_gone(request) or (known is not None and not _newer(request, known)):
+            return key
+        if known is not None and known.uid != request.uid:
+            self.drop_request(known)
+        self._requests[key] = request
+        self._keys[request.uid] = key
+        self._changed.add(request.uid)
         return key
 
     def drop_request(self, request: Request) -> None:
@@ -51,17 +58,18 @@ class Cache:
         if known is not None and known.uid == request.uid:
             del self._requests[key]
         self._keys.pop(request.uid, None)
+        self._went(request)
 
     def put_job(self, job: Job) -> Key | None:
         """Keeps it with what was found out about it before; returns its request's key."""
-        jobs = self._jobs.setdefault(job.request_uid, {})
-        known = jobs.get(job.uid)
-        if known is None or _newer(job, known):
+        known = self._jobs.get(job.request_uid, {}).get(job.uid)
+        if not self._is_gone(job) and (known is None or _newer(job, known)):
             if known is not None:
-                running = job.active > 0 and job.ready >= job.active
+                running = 0 < job.active <= job.ready and not job.terminating
                 trouble = None if running or job.ended else known.trouble
                 job = msgspec.structs.replace(job, report=known.report, trouble=trouble)
-            jobs[job.uid] = job
+            self._jobs.setdefault(job.request_uid, {})[job.uid] = job
+            self._changed.add(job.uid)
         return self._keys.get(job.request_uid)
 
     def drop_job(self, job: Job) -> Key | None:
@@ -70,6 +78,7 @@ class Cache:
         jobs.pop(job.uid, None)
         if not jobs:
             self._jobs.pop(job.request_uid, None)
+        self._went(job)
         return self._keys.get(job.request_uid)
 
     def learn(
@@ -86,19 +95,40 @@ class Cache:
                 known, report=report or known.report, trouble=trouble
             )
 
+    def expect_list(self) -> None:
+        """A list is asked for now: what changes from here on is newer than the list."""
+        self._changed = set()
+
     def replace(self, requests: Iterable[Request], jobs: Iterable[Job]) -> None:
         """All there is, whatever the versions say: after a restored etcd they run backwards."""
-        found = {
-            job.uid: (job.report, job.trouble)
-            for several in self._jobs.values()
-            for job in several.values()
-        }
+        changed = self._changed
+        known_requests = {request.uid: request for request in self._requests.values()}
+        known_jobs = {job.uid: job for several in self._jobs.values() for job in several.values()}
         self._requests, self._keys, self._jobs = {}, {}, {}
+        self._gone = {uid: version for uid, version in self._gone.items() if uid in changed}
         for request in requests:
-            self.put_request(request)
+            newer = known_requests.pop(request.uid, None) if request.uid in changed else None
+            self.put_request(newer or request)
         for job in jobs:
-            report, trouble = found.get(job.uid, (None, None))
-            self.put_job(msgspec.structs.replace(job, report=report, trouble=trouble))
+            known = known_jobs.pop(job.uid, None)
+            if known is not None and job.uid not in changed:
+                known = msgspec.structs.replace(job, report=known.report, trouble=known.trouble)
+            self.put_job(known or job)
+        # What came after the list was made.
+        for request in known_requests.values():
+            if request.uid in changed:
+                self.put_request(request)
+        for job in known_jobs.values():
+            if job.uid in changed:
+                self.put_job(job)
+
+    def _went(self, what: Request | Job) -> None:
+        version = int(what.resource_version)
+        self._gone[what.uid] = max(version, self._gone.get(what.uid, 0))
+        self._changed.add(what.uid)
+
+    def _is_gone(self, what: Request | Job) -> bool:
+        return int(what.resource_version) <= self._gone.get(what.uid, -1)
 
 
 def _newer(one: Request | Job, other: Request | Job) -> bool:

@@ -75,16 +75,25 @@ class Controller:
 
     def see_request(self, kind: str | None, body: dict[str, Any]) -> None:
         """An event of the requests' watch; settling arrives as DELETED."""
+        key = self._take(kind, body)
+        if key is not None:
+            self._queue.add(key)
+
+    def _take(self, kind: str | None, body: dict[str, Any]) -> Key | None:
+        """Brings a request into the cache, or out of it; the key of one that is to be visited."""
         try:
             request = read_request(body)
         except msgspec.ValidationError as error:
             logger.error("request %s is not readable: %s", body["metadata"]["name"], error)
-            return
-        if kind == "DELETED" or request.status.settled:
-            self._cache.drop_request(request)
-            self._queue.forget((request.namespace, request.name))
-        else:
-            self._queue.add(self._cache.put_request(request))
+            return None
+        if kind != "DELETED" and not request.status.settled:
+            return self._cache.put_request(request)
+        self._cache.drop_request(request)
+        key = (request.namespace, request.name)
+        # Another one may have its name already.
+        if self._cache.request(key) is None:
+            self._queue.forget(key)
+        return None
 
     def see_job(self, kind: str | None, body: dict[str, Any]) -> None:
         """An event of the Jobs' watch."""
@@ -97,6 +106,7 @@ class Controller:
 
     async def resync(self) -> None:
         """Lists everything and replaces the cache; raises APIError."""
+        self._cache.expect_list()
         requests: list[Request] = []
         jobs: list[Job] = []
         everywhere: list[str | None] = [None]
@@ -114,8 +124,11 @@ class Controller:
         self._cache.replace(requests, jobs)
         uids = {job.uid for job in jobs}
         self._looks = {uid: look for uid, look in self._looks.items() if uid in uids}
-        for key in self._cache.all_keys():
-            self._queue.add(key)
+        living = {request.uid for request in self._cache.requests()}
+        self._refused = {uid: why for uid, why in self._refused.items() if uid in living}
+        self._deliveries = {uid: d for uid, d in self._deliveries.items() if uid in living}
+        for request in self._cache.requests():
+            self._queue.add((request.namespace, request.name))
 
     # -- what is done ---------------------------------------------------------------
 
@@ -171,7 +184,8 @@ class Controller:
             if error.status == 404 and known is not None:
                 self._cache.drop_request(known)
             return
-        self.see_request(None, body)
+        # Not into the queue: what fails again and again has to wait longer each time.
+        self._take(None, body)
 
     async def _visit(self, key: Key) -> None:
         """Reconciles until nothing more is learnt by it."""
@@ -218,7 +232,7 @@ class Controller:
             case FindTrouble():
                 return await self._look(key, action.job, now)
             case Deliver():
-                self._deliver(key, request)
+                self._deliver(key, request, action.attempt)
         return False
 
     async def _create(self, request: Request, action: CreateJob, now: datetime) -> bool:
@@ -227,6 +241,8 @@ class Controller:
         if isinstance(made, Job):
             self._cache.put_job(made)
             return before is not None
+        if before is not None and before.reason == made.reason:
+            made = msgspec.structs.replace(made, since=before.since)
         self._refused[request.uid] = made
         return before is None or before.message != made.message
 
@@ -244,14 +260,15 @@ class Controller:
         self._queue.add_after(key, (look.due - now).total_seconds())
         return trouble != job.trouble
 
-    def _deliver(self, key: Key, request: Request) -> None:
+    def _deliver(self, key: Key, request: Request, attempt: int) -> None:
         """Sends in the background: a slow receiver delays nobody else."""
-        if request.uid in self._delivering:
+        # One that ended since the decision was made comes into status first.
+        if request.uid in self._delivering or request.uid in self._deliveries:
             return
 
         async def send() -> None:
             try:
-                self._deliveries[request.uid] = await self._courier.deliver(request)
+                self._deliveries[request.uid] = await self._courier.deliver(request, attempt)
             finally:
                 del self._delivering[request.uid]
                 self._queue.add(key)

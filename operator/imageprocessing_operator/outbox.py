@@ -59,8 +59,6 @@ def visit(request: Request, now: datetime) -> Visit:
     webhook = request.status.webhook
     if webhook is None or request.spec.webhook is None:
         return Visit(webhook=webhook, notified=pending(request), settled=True)
-    if request.delivery is not None and request.delivery.attempt == webhook.attempts + 1:
-        return _take_in(webhook, request.delivery, now)
     if webhook.delivered_time is not None:
         return _delivered(webhook, [])
     if webhook.next_attempt_time is None:
@@ -68,16 +66,22 @@ def visit(request: Request, now: datetime) -> Visit:
             return Visit(webhook=webhook, notified=_as_before(request))
         # Given up, and then the spec was edited: start over.
         webhook = Webhook(event_id=webhook.event_id, next_attempt_time=now)
+    if request.delivery is not None and request.delivery.attempt == webhook.attempts + 1:
+        return _take_in(request, webhook, request.delivery, now)
     due = webhook.next_attempt_time or now
     return Visit(
         webhook=webhook,
         notified=_as_before(request),
-        actions=[Deliver(webhook.event_id)] if due <= now else [],
+        actions=[Deliver(webhook.attempts + 1)] if due <= now else [],
         again=due if due > now else None,
     )
 
 
-def _take_in(webhook: Webhook, delivery: Delivery, now: datetime) -> Visit:
+def _take_in(request: Request, webhook: Webhook, delivery: Delivery, now: datetime) -> Visit:
+    if delivery.outcome == "gone" and delivery.generation != request.generation:
+        # The spec was edited meanwhile, perhaps because of this very answer.
+        fresh = Webhook(event_id=webhook.event_id, next_attempt_time=now)
+        return Visit(webhook=fresh, notified=_as_before(request), again=now)
     tried = msgspec.structs.replace(
         webhook, last_attempt_time=now, last_status_code=delivery.status_code
     )
@@ -123,6 +127,6 @@ def _delay(webhook: Webhook, retry_after: float | None) -> int:
 
 def _as_before(request: Request) -> Said:
     before = request.status.condition(Condition.NOTIFIED)
-    if before is None:
+    if before is None or before.reason not in list(Reason):
         return pending(request)
     return Said("False", Reason(before.reason), before.message)

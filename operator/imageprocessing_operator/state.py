@@ -19,6 +19,8 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True):
     """What one attempt to deliver the webhook came to; retry_after in seconds."""
 
     attempt: int
+    generation: int
+    """Of the spec that was read: what an edit changed was not tried."""
     outcome: Literal["delivered", "gone", "failed", "no secret"]
     reason: Reason
     message: str

@@ -7,6 +7,7 @@ import base64
 import binascii
 import email.utils
 import json
+import logging
 from datetime import UTC, datetime
 
 import httpx
@@ -18,6 +19,7 @@ from imageprocessing_operator.api import API, APIError, core_path
 from imageprocessing_operator.guarded_http import AddressNotAllowedError, guarded_client
 from imageprocessing_operator.state import Delivery, Request
 
+logger = logging.getLogger(__name__)
 _EVENT_TYPE = "imageprocessingrequest.finished"
 
 
@@ -27,13 +29,23 @@ class Courier:
     def __init__(self, api: API, guard: Guard) -> None:
         self._api, self._guard = api, guard
 
-    async def deliver(self, request: Request) -> Delivery:
+    async def deliver(self, request: Request, attempt: int) -> Delivery:
         """One attempt; every outcome is a value."""
-        attempt = (request.status.webhook.attempts if request.status.webhook else 0) + 1
-        secret = await self._secret(request, attempt)
-        if isinstance(secret, Delivery):
-            return secret
-        return await self._post(request, secret, attempt)
+        try:
+            secret = await self._secret(request, attempt)
+            if isinstance(secret, Delivery):
+                return secret
+            return await self._post(request, secret, attempt)
+        except Exception:
+            # A failed attempt is tried later; an error here would be tried at once, for ever.
+            logger.exception("webhook of %s/%s", request.namespace, request.name)
+            return Delivery(
+                attempt=attempt,
+                generation=request.generation,
+                outcome="failed",
+                reason=Reason.RETRYING,
+                message="an error in the operator, see its log",
+            )
 
     async def _secret(self, request: Request, attempt: int) -> Signer | Delivery:
         """Read at the time of sending, so that a rotated Secret counts at once."""
@@ -41,7 +53,13 @@ class Courier:
         ref = request.spec.webhook.secret_key_ref
 
         def missing(reason: Reason, message: str) -> Delivery:
-            return Delivery(attempt=attempt, outcome="no secret", reason=reason, message=message)
+            return Delivery(
+                attempt=attempt,
+                generation=request.generation,
+                outcome="no secret",
+                reason=reason,
+                message=message,
+            )
 
         try:
             secret = await self._api.call("GET", core_path("secrets", request.namespace, ref.name))
@@ -78,6 +96,7 @@ class Courier:
         def failed(message: str, code: int | None = None, after: float | None = None) -> Delivery:
             return Delivery(
                 attempt=attempt,
+                generation=request.generation,
                 outcome="gone" if code == httpx.codes.GONE else "failed",
                 reason=Reason.RETRYING,
                 message=message,
@@ -105,6 +124,7 @@ class Courier:
         if httpx.codes.is_success(code):
             return Delivery(
                 attempt=attempt,
+                generation=request.generation,
                 outcome="delivered",
                 reason=Reason.DELIVERED,
                 message="",
