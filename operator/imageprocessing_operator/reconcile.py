@@ -63,7 +63,8 @@ def reconcile(request: Request, jobs: Sequence[Job], now: datetime) -> Decision:
     # 1. A request that is being deleted is left alone: its Jobs go with it.
     if request.deleting:
         return Decision(actions=[], status=request.status)
-    visit = _Visit(request, [job for job in jobs if job.owned], now)
+    ours = [job for job in jobs if job.owned and job.namespace == request.namespace]
+    visit = _Visit(request, ours, now)
     # 2. A finished request has its Jobs' TTL set and its webhook delivered; no more.
     if request.status.is_true(Condition.FINISHED):
         return visit.after_the_end()
@@ -90,16 +91,17 @@ class _Visit:
     def __init__(self, request: Request, jobs: Sequence[Job], now: datetime) -> None:
         self.request, self.jobs, self.now = request, jobs, now
         self.events: list[Event] = []
-        started = request.status.start_time is None
+        # One that was suspended from the beginning has not started.
+        start_time = request.status.start_time or (None if request.spec.suspend else now)
         self.status = msgspec.structs.replace(
             request.status,
             observed_generation=request.generation,
             request_id=request.request_id,
             spec_hash=request.spec_hash,
-            start_time=request.status.start_time or now,
+            start_time=start_time,
             steps=self.begun_steps(),
         )
-        if started:
+        if start_time and request.status.start_time is None:
             self.events.append(Event(EventReason.STARTED, "reading the catalogue"))
 
     # -- where the request is -------------------------------------------------
@@ -149,6 +151,8 @@ class _Visit:
     def keep_time(self) -> None:
         """Notes when a suspension begins, and adds it up when it ends."""
         status, since = self.status, self.status.suspend_time
+        if status.start_time is None:
+            return
         if self.request.spec.suspend:
             self.status = msgspec.structs.replace(status, suspend_time=since or self.now)
         elif since is not None:
@@ -188,7 +192,7 @@ class _Visit:
         """Go by what the plan's report says."""
         self.take_catalogue(report)
         if report.done:
-            return self.finish(judge(self.request.spec, report.done, report.catalogue), report.done)
+            return self.finish(report.done)
         if report.error and not report.shards:
             return self.fail(_known(report.error.reason), report.error.message)
         if report.shards and report.shards > 1:
@@ -218,7 +222,7 @@ class _Visit:
             return self.fail(Reason.FINALIZE_FAILED, job.end_message)
         self.take_catalogue(job.report)
         if done := job.report.done:
-            return self.finish(judge(self.request.spec, done, job.report.catalogue), done)
+            return self.finish(done)
         error = job.report.error
         if error and error.reason == Reason.NOT_PLANNED:
             if self.overdue:
@@ -239,7 +243,7 @@ class _Visit:
             # Kueue decides on suspend and parallelism of the Jobs in its queues.
             if self.request.queue is None:
                 actions += self.adjusting(job)
-            if not job.suspended and job.ready < max(1, job.active) and not job.terminating:
+            if not job.suspended and (job.terminating or job.ready < max(1, job.active)):
                 actions.append(FindTrouble(job))
         return self.carry_on(step, actions, job.trouble)
 
@@ -322,8 +326,10 @@ class _Visit:
             return self.work_on("finalize", None)
         if job.ended is None:
             actions = self.stopping()
-            if actions or job.active or job.terminating:
-                return self.carry_on(step, actions)
+            if job.terminating:
+                actions.append(FindTrouble(job))
+            if actions or job.active:
+                return self.carry_on(step, actions, job.trouble)
             return self.work_on("finalize", None)
         if step == "plan" and isinstance(job.report, Report) and not job.report.done:
             self.take_catalogue(job.report)
@@ -332,7 +338,7 @@ class _Visit:
         # It ended by itself: nothing was cut short.
         return self.plan() if step == "plan" else self.shards()
 
-    def finish(self, outcome: Phase, done: Done) -> Decision:
+    def finish(self, done: Done) -> Decision:
         """The end, with results."""
         images = done.images
         shards = self.status.shards or Shards(total=1)
@@ -354,7 +360,7 @@ class _Visit:
             results=done.results,
             failures=done.failures,
         )
-        return self.end(outcome)
+        return self.end(judge(self.request.spec, done, self.status.catalogue))
 
     def fail(self, reason: Reason, message: str) -> Decision:
         """The end, without results."""
@@ -420,8 +426,9 @@ class _Visit:
             Condition.CATALOGUE_VALID: self.catalogue_valid(phase),
             Condition.NOTIFIED: outbox.pending(self.request),
         }
+        # The watch brings what is written here; should it not, the webhook waits for nothing.
+        again = self.now if finished and not settled else None
         wait = LONG_WAIT if phase.stalled.status == "True" else QUIET
-        again = None
         if not finished and not self.request.spec.suspend:
             again = self.deadline if self.now < self.deadline < self.now + wait else self.now + wait
         return Decision(

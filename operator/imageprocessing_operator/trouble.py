@@ -9,16 +9,19 @@ volumes only as FailedMount events of the Pod.
 from __future__ import annotations
 
 import re
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from imageprocessing_contract import names
 from imageprocessing_contract.reasons import Reason
 
-from imageprocessing_operator.api import API, core_path
+from imageprocessing_operator.api import API, Object, core_path
 from imageprocessing_operator.state import Job, Trouble
 
 _PODS = 5
+_TERMINATING_PODS = 50
+_LATE = timedelta(seconds=10)
+"""How long after its grace period a Pod may still be there."""
 _WAITING = {
     "ErrImagePull": Reason.IMAGE_NOT_PULLED,
     "ImagePullBackOff": Reason.IMAGE_NOT_PULLED,
@@ -32,9 +35,10 @@ _WAITING = {
 
 async def find_trouble(api: API, job: Job, now: datetime) -> Trouble | None:
     """One look at the Job's events or at its pending Pods; raises APIError."""
-    if job.active == 0:
-        message = await _last_warning(api, job.namespace, job.uid, "FailedCreate")
-        found = (Reason.PODS_NOT_CREATED, message) if message else None
+    if job.terminating:
+        found = await _late_pods(api, job, now)
+    elif job.active == 0:
+        found = await _no_pods(api, job)
     else:
         found = await _pending_pods(api, job)
     if found is None:
@@ -45,6 +49,36 @@ async def find_trouble(api: API, job: Job, now: datetime) -> Trouble | None:
     known = job.trouble
     since = known.since if known and known.reason == reason else now
     return Trouble(reason, message, since)
+
+
+async def _late_pods(api: API, job: Job, now: datetime) -> tuple[Reason, str] | None:
+    """A Pod that should have ended: its node does not answer, so no other takes its place."""
+    selector = f"batch.kubernetes.io/controller-uid={job.uid}"
+    answer = await api.call(
+        "GET",
+        core_path("pods", job.namespace),
+        query={"labelSelector": selector, "limit": _TERMINATING_PODS},
+    )
+    for pod in answer.get("items", []):
+        # The grace period is in it.
+        end = pod["metadata"].get("deletionTimestamp")
+        ended = pod.get("status", {}).get("phase") in ("Succeeded", "Failed")
+        if end and not ended and datetime.fromisoformat(end) + _LATE < now:
+            node = pod.get("spec", {}).get("nodeName", "none")
+            return Reason.NODE_LOST, f"node {node} has not ended a Pod that was due by {end}"
+    return None
+
+
+async def _no_pods(api: API, job: Job) -> tuple[Reason, str] | None:
+    """Pods that the Job controller was refused, if the last one was."""
+    failed = await _last_event(api, job.namespace, job.uid, "FailedCreate")
+    if failed is None:
+        return None
+    created = await _last_event(api, job.namespace, job.uid, "SuccessfulCreate")
+    # Events live for an hour: an old one says nothing about a Job between two Pods.
+    if created is not None and created["lastTimestamp"] > failed["lastTimestamp"]:
+        return None
+    return Reason.PODS_NOT_CREATED, failed.get("message", "")
 
 
 async def _pending_pods(api: API, job: Job) -> tuple[Reason, str] | None:
@@ -63,8 +97,8 @@ async def _pending_pods(api: API, job: Job) -> tuple[Reason, str] | None:
             return found
     for pod in pods:
         meta = pod["metadata"]
-        if message := await _last_warning(api, job.namespace, meta["uid"], "FailedMount"):
-            return Reason.VOLUME_NOT_MOUNTED, message
+        if event := await _last_event(api, job.namespace, meta["uid"], "FailedMount"):
+            return Reason.VOLUME_NOT_MOUNTED, event.get("message", "")
     return None
 
 
@@ -82,15 +116,14 @@ def read_pod(pod: dict[str, Any]) -> tuple[Reason, str] | None:
     return None
 
 
-async def _last_warning(api: API, namespace: str, uid: str, reason: str) -> str | None:
+async def _last_event(api: API, namespace: str, uid: str, reason: str) -> Object | None:
     answer = await api.call(
         "GET",
         core_path("events", namespace),
         query={"fieldSelector": f"involvedObject.uid={uid},reason={reason}", "limit": 10},
     )
-    events = answer.get("items", [])
-    last = max(events, key=lambda e: e.get("lastTimestamp") or "", default=None)
-    return None if last is None else str(last.get("message", ""))
+    events = [event for event in answer.get("items", []) if event.get("lastTimestamp")]
+    return max(events, key=lambda e: str(e["lastTimestamp"]), default=None)
 
 
 def _stable(message: str, job_name: str) -> str:
