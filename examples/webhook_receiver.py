@@ -18,7 +18,7 @@ logging.basicConfig(level=logging.INFO)
 class Receiver(BaseHTTPRequestHandler):
     """Answers 204 to a genuine message and 401 to any other."""
 
-    def do_POST(self) -> None:  # noqa: N802 - the name that the library wants
+    def do_POST(self) -> None:
         """Verify first, then read. The same webhook-id may come twice: handle it once."""
         body = self.rfile.read(int(self.headers["Content-Length"]))
         try:
