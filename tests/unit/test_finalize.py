@@ -1,0 +1,318 @@
+import json
+import sqlite3
+from pathlib import Path
+
+import pytest
+from imageprocessing_contract import names
+from imageprocessing_contract.guard import Guard
+from imageprocessing_contract.reasons import Reason
+from imageprocessing_contract.request import RequestName, Source
+from imageprocessing_contract.task import Task
+from imageprocessing_worker import results
+from imageprocessing_worker.catalogue import Catalogue
+from imageprocessing_worker.errors import StepError
+from imageprocessing_worker.finalize import Finished, finalize, read_done
+from imageprocessing_worker.plan import make_plan
+from imageprocessing_worker.records import open_records
+from imageprocessing_worker.source import open_source
+from imageprocessing_worker.stores import Store, open_store
+
+from tests.unit.tasks import cells_of, commit, csv_of, make_task, outcomes, planned
+
+U = [f"http://a.example/{n}.jpg" for n in range(8)]
+HTTP = ("HTTPError", "404 Not Found")
+COLUMNS = ["Note", "Product Name", "Serial Number", "Input Image Urls"]
+
+
+def out(url: str, request_id: str = "spring") -> str:
+    return f"out/{request_id}/{names.image_object(url, 'jpg')}"
+
+
+def finished(task: Task) -> tuple[Store, Finished]:
+    store = open_store(task.output)
+    return store, finalize(task, store, open_records(task.output))
+
+
+def processed(store: Store, request_id: str = "spring") -> bytes:
+    found = store.read(names.processed_csv(request_id))
+    assert found is not None
+    return found
+
+
+ROWS = [
+    ['é\r\n"q"', "Müsli", "1", ",".join(U[:3])],
+    ["", "x\ry", "2", U[3]],
+    [";,\t", "", "3", U[4]],  # invalid: no name
+    [" n ", "y", " 4 ", f"{U[4]} , {U[5]}"],
+]
+FORMS = [
+    (delimiter, newline, mark)
+    for delimiter in (",", ";", "\t")
+    for newline in ("\n", "\r\n")
+    for mark in (b"", b"\xef\xbb\xbf")
+]
+
+
+@pytest.mark.parametrize(("delimiter", "newline", "mark"), FORMS)
+def test_files_have_the_form_of_the_source(
+    tmp_path: Path, delimiter: str, newline: str, mark: bytes
+) -> None:
+    data = mark + csv_of(ROWS, COLUMNS, delimiter=delimiter, lineterminator=newline, quoting=1)
+    task = make_task(tmp_path, invalid_rows="Skip", images_per_shard=2)
+    store, plan = planned(task, data)
+    for index in range(len(plan.shards)):
+        commit(store, plan, index, {U[1]: HTTP, U[3]: HTTP, U[4]: ("Timeout", "too slow; sorry")})
+    finished(task)
+
+    text = processed(store)
+    assert text.startswith(mark + b"Note")
+    assert text.endswith(newline.encode())
+    assert text.replace(b"\r\n", b"").count(b"\n") == (newline == "\n") * 5
+    assert cells_of(text, delimiter) == [
+        [*COLUMNS, "Output Image Urls"],
+        [*ROWS[0], f"{out(U[0])},,{out(U[2])}"],
+        [*ROWS[1], ""],
+        [*ROWS[2], ""],
+        [*ROWS[3], f",{out(U[5])}"],
+    ]
+    failed = store.read(names.FAILED_CSV)
+    assert failed is not None
+    assert failed.startswith(mark + b"Note")
+    assert cells_of(failed, delimiter) == [
+        [*COLUMNS, "Reason"],
+        [*ROWS[0][:3], U[1], "HTTPError: 404 Not Found"],
+        [*ROWS[1][:3], U[3], "HTTPError: 404 Not Found"],
+        [*ROWS[3][:3], U[4], "Timeout: too slow; sorry"],
+    ]
+    # It is itself a catalogue.
+    again = Catalogue([failed], Guard())
+    assert again.dialect == plan.dialect
+    assert [(row.problem, row.urls) for row in again.rows()] == [
+        (None, [U[1]]),
+        (None, [U[3]]),
+        (None, [U[4]]),
+    ]
+
+
+def test_totals(tmp_path: Path) -> None:
+    data = csv_of([["1", "x", ",".join(U[:4])], ["2", "y", U[0]], ["3", "z", U[7]]])
+    task = make_task(tmp_path)
+    store, plan = planned(task, data)
+    commit(store, plan, 0, {U[1]: HTTP, U[7]: HTTP})
+    store, end = finished(task)
+    done = end.done
+    images = done.images
+    assert (images.total, images.succeeded, images.failed, images.unchanged) == (6, 4, 2, 0)
+    assert (done.bytes.original, done.bytes.compressed) == (400, 160)
+    assert [(f.line, f.url, f.reason, f.message) for f in done.failures] == [
+        (2, U[1], *HTTP),
+        (4, U[7], *HTTP),
+    ]
+    assert done.failed_shards == 0
+    assert done.results.csv_url == "out/spring/processed_csvs/processed_results_spring.csv"
+    assert done.results.failed_url == "out/spring/failed.csv"
+    assert done.results.report_url == "out/spring/report.html"
+    page = store.read(names.REPORT_HTML)
+    assert page is not None
+    assert b"404 Not Found" in page
+    with sqlite3.connect(tmp_path / names.RECORDS_FILE) as records:
+        assert records.execute("SELECT * FROM processing_requests").fetchall() == [
+            ("spring", "completed", done.results.csv_url, 6, 4, 2)
+        ]
+
+
+def test_images_without_a_result_failed_with_their_shard(tmp_path: Path) -> None:
+    task = make_task(tmp_path, images_per_shard=2)
+    store, plan = planned(task, csv_of([["1", "x", ",".join(U[:2])], ["2", "y", ",".join(U[2:4])]]))
+    commit(store, plan, 0, {})
+    first, _ = outcomes(store, plan, 1, {})
+    store.create(names.shard_part(1, "pod", 0), results.encode([first]), "application/jsonl")
+    _, end = finished(task)
+    assert (end.shards, end.done.failed_shards) == (2, 1)
+    assert (end.done.images.total, end.done.images.succeeded) == (4, 3)
+    assert [(f.line, f.url, f.reason) for f in end.done.failures] == [(3, U[3], "ShardFailed")]
+    assert cells_of(processed(store))[2][3] == f"{out(U[2])},"
+    assert cells_of(store.read(names.FAILED_CSV))[1] == [
+        "2",
+        "y",
+        U[3],
+        "ShardFailed: its shard failed before it was done",
+    ]
+
+
+def test_a_part_of_a_success_wins_over_failures(tmp_path: Path) -> None:
+    task = make_task(tmp_path)
+    store, plan = planned(task, csv_of([["1", "x", U[0]]]))
+    for pod, failing in (("a", {U[0]: HTTP}), ("b", {}), ("c", {U[0]: HTTP})):
+        text = results.encode(outcomes(store, plan, 0, failing))
+        store.create(names.shard_part(0, pod, 0), text, "application/jsonl")
+    _, end = finished(task)
+    assert end.done.images.succeeded == 1
+
+
+def test_all_failed_and_none_at_all(tmp_path: Path) -> None:
+    for request_id, row in (("all", ["1", "x", U[0]]), ("none", ["1", "", U[0]])):
+        task = make_task(tmp_path, request_id, invalid_rows="Skip")
+        store, plan = planned(task, csv_of([row]))
+        commit(store, plan, 0, {U[0]: HTTP})
+        _, end = finished(task)
+        assert end.done.images.succeeded == 0
+        assert len(cells_of(processed(store, request_id))) == 2
+    with sqlite3.connect(tmp_path / names.RECORDS_FILE) as records:
+        found = records.execute("SELECT request_id, status FROM processing_requests").fetchall()
+    assert found == [("all", "failed"), ("none", "failed")]
+
+
+def test_lists_of_failures_are_short(tmp_path: Path) -> None:
+    rows = [[str(n), "x", f"http://a.example/{n}"] for n in range(1200)]
+    task = make_task(tmp_path)
+    store, plan = planned(task, csv_of(rows))
+    commit(store, plan, 0, {row[2]: HTTP for row in rows})
+    _, end = finished(task)
+    assert [f.line for f in end.done.failures] == list(range(2, 12))
+    assert len(cells_of(store.read(names.FAILED_CSV))) == 1201
+    page = store.read(names.REPORT_HTML)
+    assert page is not None
+    assert b"http://a.example/999" in page
+    assert b"http://a.example/1000" not in page
+
+
+def test_the_page_escapes_what_strangers_wrote(tmp_path: Path) -> None:
+    url = "http://a.example/<script>alert(1)</script>"
+    task = make_task(tmp_path)
+    store, plan = planned(task, csv_of([["1", "x", url]]))
+    commit(store, plan, 0, {url: ("HTTPError", "<b>404</b>")})
+    finished(task)
+    page = store.read(names.REPORT_HTML)
+    assert page is not None
+    assert b"<script>alert" not in page
+    assert b"&lt;b&gt;404" in page
+
+
+def test_what_is_done_is_reported_again(tmp_path: Path) -> None:
+    task = make_task(tmp_path)
+    store, plan = planned(task, csv_of([["1", "x", U[0]]]))
+    commit(store, plan, 0, {})
+    _, end = finished(task)
+    before = processed(store)
+    store.create(names.shard_results(0), b"", "application/jsonl")
+    (tmp_path / "out/spring/results/0.jsonl").unlink()
+    assert finished(task)[1] == end == read_done(store, "hash")
+    assert processed(store) == before
+    with pytest.raises(StepError, match="another requestID") as caught:
+        read_done(store, "another hash")
+    assert caught.value.reason is Reason.REQUEST_ID_CONFLICT
+    assert json.loads(store.read(names.DONE) or b"")["spec_hash"] == "hash"
+
+
+def test_nothing_is_finished_without_a_plan(tmp_path: Path) -> None:
+    with pytest.raises(StepError) as caught:
+        finished(make_task(tmp_path))
+    assert (caught.value.reason, caught.value.transient) == (Reason.NOT_PLANNED, False)
+
+
+def again(task: Task, request_id: str, failing: dict[str, tuple[str, str]]) -> Store:
+    """Does the failures of the task's request in a request of its own."""
+    later = make_task(
+        task_root(task),
+        request_id,
+        source=Source(failures_of=RequestName(name="x")),
+        failures_of=task.request_id,
+    )
+    store = open_store(later.output)
+    plan = make_plan(later, store, open_source(later, {}, ""))
+    commit(store, plan, 0, failing)
+    return finished(later)[0]
+
+
+def task_root(task: Task) -> Path:
+    assert task.output.root is not None
+    return Path(task.output.root)
+
+
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+@pytest.mark.parametrize("delimiter", [",", ";"])
+def test_the_failures_of_failures(tmp_path: Path, delimiter: str, mark: bytes) -> None:
+    rows = [
+        ["1", "x\ry", ",".join([U[0], U[1], U[0], U[2]])],
+        ["2", "", U[3]],  # invalid, and stays
+        ["3", "z", U[3]],
+        ["4", "ä;,\n", U[4]],
+        ["4", "repeats", U[5]],  # invalid, and stays
+        ["5", "v", f"{U[5]},{U[6]}"],
+    ]
+    task = make_task(tmp_path, invalid_rows="Skip")
+    store, plan = planned(task, mark + csv_of(rows, delimiter=delimiter, quoting=1))
+    commit(store, plan, 0, {U[0]: HTTP, U[2]: HTTP, U[4]: HTTP, U[6]: HTTP})
+    finished(task)
+
+    second = again(task, "second", {U[2]: HTTP, U[6]: HTTP})
+    text = processed(second, "second")
+    assert text.startswith(mark + b"Serial")
+    assert b"\xef\xbb\xbf" not in text[3:]
+    new = [
+        f"{out(U[0], 'second')},{out(U[1])},{out(U[0], 'second')},",
+        "",
+        out(U[3]),
+        out(U[4], "second"),
+        "",
+        f"{out(U[5])},",
+    ]
+    header = ["Serial Number", "Product Name", "Input Image Urls", "Output Image Urls"]
+    assert cells_of(text, delimiter) == [
+        header,
+        *([*row, urls] for row, urls in zip(rows, new, strict=True)),
+    ]
+    failed = cells_of(second.read(names.FAILED_CSV), delimiter)
+    assert [row[2] for row in failed[1:]] == [U[2], U[6]]
+
+    third = again(make_task(tmp_path, "second"), "third", {})
+    new[0] = new[0] + out(U[2], "third")
+    new[5] = new[5] + out(U[6], "third")
+    assert cells_of(processed(third, "third"), delimiter) == [
+        header,
+        *([*row, urls] for row, urls in zip(rows, new, strict=True)),
+    ]
+    assert len(cells_of(third.read(names.FAILED_CSV), delimiter)) == 1
+
+
+def test_failures_of_the_longest_record(tmp_path: Path) -> None:
+    """Output URLs and reasons take far more than the mebibyte that a source's record may have."""
+    urls = ",".join(f"http://a.example/{n}" for n in range(40_000))
+    task = make_task(tmp_path)
+    store, plan = planned(task, csv_of([["1", "x", urls], ["2", "y", U[0]]]))
+    commit(store, plan, 0, dict.fromkeys(urls.split(",")[::2], HTTP))
+    finished(task)
+    assert len(processed(store)) > 2 << 20
+    second = again(task, "second", {})
+    outputs = cells_of(processed(second, "second"))[1][3].split(",")
+    assert len(outputs) == 40_000
+    assert all(outputs)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (b"Serial Number,Input Image Urls\n", "'Output Image Urls' is missing"),
+        (
+            b'Serial Number,Input Image Urls,Output Image Urls\n1,"http://a,http://b",\n',
+            "the lists of URLs of serial number '1' differ in length",
+        ),
+        (b'Serial Number,Input Image Urls,Output Image Urls\n1,x\ry,""\n', "line 2"),
+    ],
+)
+def test_a_processed_csv_that_was_changed_is_a_final_error(
+    tmp_path: Path, text: bytes, words: str
+) -> None:
+    task = make_task(tmp_path)
+    store, plan = planned(task, csv_of([["1", "x", U[0]]]))
+    commit(store, plan, 0, {U[0]: HTTP})
+    finished(task)
+    with store.writer(names.processed_csv("spring"), "text/csv") as file:
+        file.write(text)
+    with pytest.raises(StepError, match=words) as caught:
+        again(task, "second", {})
+    assert (caught.value.reason, caught.value.transient) == (
+        Reason.SOURCE_REQUEST_NOT_USABLE,
+        False,
+    )
