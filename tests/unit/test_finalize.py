@@ -150,6 +150,18 @@ def test_a_part_of_a_success_wins_over_failures(tmp_path: Path) -> None:
     assert end.done.images.succeeded == 1
 
 
+def test_a_success_of_another_pod_wins_over_a_failure_in_the_commit(tmp_path: Path) -> None:
+    """Two Pods on one index: whoever succeeded has written the record."""
+    task = make_task(tmp_path)
+    store, plan = planned(task, csv_of([["1", "x", f"{U[0]},{U[1]}"]]))
+    text = results.encode(outcomes(store, plan, 0, {U[1]: HTTP}))
+    store.create(names.shard_part(0, "b", 0), text, "application/jsonl")
+    commit(store, plan, 0, {U[0]: HTTP, U[1]: HTTP})
+    _, end = finished(task)
+    assert end.done.failed_shards == 0
+    assert cells_of(processed(store))[1][3] == f"{out(U[0])},"
+
+
 def test_all_failed_and_none_at_all(tmp_path: Path) -> None:
     for request_id, row in (("all", ["1", "x", U[0]]), ("none", ["1", "", U[0]])):
         task = make_task(tmp_path, request_id, invalid_rows="Skip")
@@ -278,7 +290,7 @@ def test_the_failures_of_failures(tmp_path: Path, delimiter: str, mark: bytes) -
 
 def test_failures_of_the_longest_record(tmp_path: Path) -> None:
     """Output URLs and reasons take far more than the mebibyte that a source's record may have."""
-    urls = ",".join(f"http://a.example/{n}" for n in range(40_000))
+    urls = ",".join(f"http://a.example/{n}" for n in range(45_000))
     task = make_task(tmp_path)
     store, plan = planned(task, csv_of([["1", "x", urls], ["2", "y", U[0]]]))
     commit(store, plan, 0, dict.fromkeys(urls.split(",")[::2], HTTP))
@@ -286,7 +298,7 @@ def test_failures_of_the_longest_record(tmp_path: Path) -> None:
     assert len(processed(store)) > 2 << 20
     second = again(task, "second", {})
     outputs = cells_of(processed(second, "second"))[1][3].split(",")
-    assert len(outputs) == 40_000
+    assert len(outputs) == 45_000
     assert all(outputs)
 
 

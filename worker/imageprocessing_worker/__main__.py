@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -27,12 +28,21 @@ def main() -> int:
     except (KeyError, msgspec.DecodeError) as error:
         logger.error("no task that this worker understands: %s", error)
         return report.EXIT_FINAL
+    # As a container's first process, a Python without a handler does not hear SIGTERM. Plan
+    # and finalize may end anywhere; a shard sets a handler of its own and checkpoints.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _interrupted)
     mount = os.environ.get(names.ENV_SOURCE_MOUNT, names.SOURCE_MOUNT)
     ended = Step(wanted, os.environ, mount).run()
     _say(ended)
     log = Path(os.environ.get(names.ENV_TERMINATION_LOG, "/dev/termination-log"))
     log.write_bytes(report.encode(ended.report))
     return ended.code
+
+
+def _interrupted(_: int, __: object) -> None:
+    logger.info("interrupted: the next Pod begins this step anew")
+    sys.exit(report.EXIT_INTERRUPTED)
 
 
 def _say(ended: Ended) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import os
 import re
 import ssl
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
@@ -62,7 +63,7 @@ class Downloader:
     `connections` are in all, and limits.max_connections_per_host to one host; the
     others wait, and their time does not run meanwhile. Large bodies wait for memory in
     the same way: 64 servers that all send the largest one allowed cannot fill the Pod's.
-    A body that fetch() has returned is the caller's to count.
+    A body that fetch() has returned is the caller's to count, or held by its stack.
     """
 
     def __init__(
@@ -106,16 +107,20 @@ class Downloader:
     ) -> None:
         await self._session.close()
 
-    async def fetch(self, url: str) -> bytes | DownloadFailure:
+    async def fetch(self, url: str, held: AsyncExitStack | None = None) -> bytes | DownloadFailure:
         """One attempt, redirects included: the body, not empty, or why there is none.
 
-        Raises nothing for what a server does.
+        The memory of a large body is taken until `held` is closed, if given, and else
+        until this returns. Raises nothing for what a server does.
         """
+        if held is None:
+            async with AsyncExitStack() as until_returned:
+                return await self.fetch(url, until_returned)
         try:
             async with asyncio.timeout(self._timeout) as clock:
                 response = await get(self._session, self._guard, url, clock)
                 async with response:
-                    body = await self._read(response, clock)
+                    body = await self._read(response, clock, held)
         except TimeoutError:
             message = f"not complete after {self._timeout} s (download.timeoutSeconds)"
             return DownloadFailure(ImageReason.TIMEOUT, message, transient=True)
@@ -129,7 +134,9 @@ class Downloader:
             return DownloadFailure(ImageReason.EMPTY_RESPONSE, message, transient=False)
         return body
 
-    async def _read(self, response: aiohttp.ClientResponse, clock: asyncio.Timeout) -> bytes:
+    async def _read(
+        self, response: aiohttp.ClientResponse, clock: asyncio.Timeout, held: AsyncExitStack
+    ) -> bytes:
         length = response.content_length
         if length is not None and length > self._max_bytes:
             raise TooLargeError
@@ -139,11 +146,12 @@ class Downloader:
         # What is encoded may unfold to any size, and so may what has no length.
         known = length is not None and "Content-Encoding" not in response.headers
         left = _stop(clock)
-        async with self._budget.take(length if known and length else self._max_bytes):
-            _go_on(clock, left)
-            if not await _fill(chunks, response, self._max_bytes):
-                raise TooLargeError
-            return b"".join(chunks)
+        most = length if known and length else self._max_bytes
+        await held.enter_async_context(self._budget.take(most))
+        _go_on(clock, left)
+        if not await _fill(chunks, response, self._max_bytes):
+            raise TooLargeError
+        return b"".join(chunks)
 
 
 async def _fill(chunks: list[bytes], response: aiohttp.ClientResponse, limit: int) -> bool:

@@ -81,9 +81,9 @@ def finalize(task: Task, store: Store, records: Records) -> Finished:
             failed=done.images.failed,
         )
     )
-    created = store.create(names.DONE, msgspec.json.encode(finished), "application/json")
+    first = store.create(names.DONE, msgspec.json.encode(finished), "application/json")
     store.tidy()
-    return finished if created else read_done(store, task.spec_hash) or finished
+    return finished if first else read_done(store, task.spec_hash) or finished
 
 
 def _write_files(task: Task, plan: Plan, store: Store, totals: _Totals) -> None:

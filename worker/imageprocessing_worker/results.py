@@ -45,10 +45,21 @@ def encode(results: Iterable[Result]) -> bytes:
     return b"".join(_encoder.encode(result) + b"\n" for result in results)
 
 
+def is_committed(store: Store, shard: int) -> bool:
+    """Whether the shard is done."""
+    return store.version(names.shard_results(shard)) is not None
+
+
 def read_committed(store: Store, shard: int) -> dict[Place, Result] | None:
     """All results of a shard that is done, None where it is not."""
     text = store.read(names.shard_results(shard))
-    return None if text is None else _read([text])
+    if text is None:
+        return None
+    found = _read([text])
+    if any(result.object is None for result in found.values()):
+        # Another Pod that worked on this index may have stored and recorded those.
+        return _read([text, encode(read_parts(store, shard).values())])
+    return found
 
 
 def read_parts(store: Store, shard: int) -> dict[Place, Result]:

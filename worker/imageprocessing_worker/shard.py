@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack
+from functools import partial
+from typing import Any, ParamSpec, TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
@@ -28,6 +31,10 @@ CONCURRENCY = 64
 CHECKPOINT_IMAGES = 500  # also a full Firestore batch
 CHECKPOINT_SECONDS = 2.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0  # seconds between passes over transient failures
+
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class InterruptedShardError(Exception):
@@ -85,6 +92,9 @@ class ShardRun:
         self._fresh: list[Outcome] = []
         self._parts = 0
         self._due, self._last_checkpoint = asyncio.Event(), False
+        # Not asyncio's own threads: those are few, and the resolver of names needs them.
+        # One more than uploads, so that a checkpoint never waits for them.
+        self._threads = ThreadPoolExecutor(CONCURRENCY + 1, "store")
 
     async def run(self, plan: Plan) -> None:
         """Ends with results/<i>.jsonl written.
@@ -92,14 +102,18 @@ class ShardRun:
         Raises InterruptedShardError after SIGTERM, StepError when no host could be
         reached, StoreError.
         """
-        if await asyncio.to_thread(results.read_committed, self._store, self._index) is not None:
+        with self._threads:
+            await self._run(plan)
+
+    async def _run(self, plan: Plan) -> None:
+        if await self._blocking(results.is_committed, self._store, self._index):
             return
-        work = await asyncio.to_thread(self._open_work, plan)
+        work = await self._blocking(self._open_work, plan)
         checkpoints = asyncio.create_task(self._checkpoint_regularly())
         try:
             await self._passes(work, checkpoints)
         finally:
-            # Not cancelled: a part that is being written must keep its number.
+            # Not cancelled: its thread would write on, and nobody would wait for it.
             self._last_checkpoint = True
             self._due.set()
             await checkpoints
@@ -107,9 +121,14 @@ class ShardRun:
             raise InterruptedShardError
         self._refuse_outage()
         ordered = (self._done[place] for place in sorted(self._done))
-        text = await asyncio.to_thread(results.encode, ordered)
+        text = await self._blocking(results.encode, ordered)
         path = names.shard_results(self._index)
-        await asyncio.to_thread(self._store.create, path, text, "application/jsonl")
+        await self._blocking(self._store.create, path, text, "application/jsonl")
+
+    async def _blocking(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Runs a call to the store or the records in a thread."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._threads, partial(call, *args, **kwargs))
 
     def _open_work(self, plan: Plan) -> list[Work]:
         """What is left to do; fills in what earlier Pods did."""
@@ -177,20 +196,23 @@ class ShardRun:
 
     async def _process(self, work: Work) -> Outcome:
         """Effects in order: the object here, record and checkpoint with the next batch."""
-        data = await self._downloader.fetch(work.url)
-        if isinstance(data, DownloadFailure):
-            failed = _failed(data.reason, data.message, transient=data.transient)
-            return Outcome(work, failed, data.retry_after)
-        encoded = await self._codec.compress(data)
+        async with AsyncExitStack() as held:
+            data = await self._downloader.fetch(work.url, held)
+            if isinstance(data, DownloadFailure):
+                failed = _failed(data.reason, data.message, transient=data.transient)
+                return Outcome(work, failed, data.retry_after)
+            encoded = await self._codec.compress(data)
+            original = len(data)
+            del data
         if isinstance(encoded, Refused):
             return Outcome(work, _failed(encoded.reason, encoded.message, transient=False))
         path = names.image_object(work.url, encoded.extension)
-        await asyncio.to_thread(self._store.create, path, encoded.data, encoded.content_type)
+        await self._blocking(self._store.create, path, encoded.data, encoded.content_type)
         stored = Result(
             line=0,
             position=0,
             object=path,
-            original=len(data),
+            original=original,
             compressed=len(encoded.data),
             unchanged=encoded.unchanged,
             message=encoded.warning,
@@ -212,10 +234,9 @@ class ShardRun:
             last = self._last_checkpoint
             fresh, self._fresh = self._fresh, []
             if fresh:
-                await asyncio.to_thread(self._write_checkpoint, fresh, self._parts)
-                self._parts += 1
+                await self._blocking(self._write_checkpoint, fresh)
 
-    def _write_checkpoint(self, fresh: list[Outcome], number: int) -> None:
+    def _write_checkpoint(self, fresh: list[Outcome]) -> None:
         self._records.put_images(
             [
                 ImageRecord(
@@ -231,8 +252,11 @@ class ShardRun:
             ]
         )
         text = results.encode(result for outcome in fresh for result in outcome.results())
-        path = names.shard_part(self._index, self._pod_uid, number)
-        self._store.create(path, text, "application/jsonl")
+        written = False
+        while not written:  # a number is taken where this Pod's container started anew
+            path = names.shard_part(self._index, self._pod_uid, self._parts)
+            written = self._store.create(path, text, "application/jsonl")
+            self._parts += 1
 
     def _refuse_outage(self) -> None:
         """When nothing could be reached, the network is at fault and not the images."""

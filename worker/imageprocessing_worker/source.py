@@ -24,7 +24,7 @@ def open_source(task: Task, environ: Mapping[str, str], mount: str) -> Iterator[
     """Chunks of the catalogue; `mount` is where a ConfigMap or claim is. Raises SourceError."""
     source = task.source
     if source.inline is not None:
-        return iter([environ[names.ENV_INLINE_SOURCE].encode()])
+        return iter([os.fsencode(environ[names.ENV_INLINE_SOURCE])])
     if source.config_map_key_ref is not None:
         return _file(Path(mount), source.config_map_key_ref.key)
     if source.persistent_volume_claim is not None:

@@ -27,6 +27,8 @@ from imageprocessing_worker.stores import Store, StoreError, open_store
 IMAGE_SECONDS = 30.0
 """Most that one image may take to decode and encode; a 50 MP AVIF takes about 10."""
 
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
 
 class Ended(msgspec.Struct, frozen=True):
     """How a step ended: the exit code of the Pod and its report."""
@@ -91,12 +93,17 @@ class Step:
             self._finished(finalize(task, store, records))
 
     def _shard(self, plan: Plan, index: int, store: Store, records: Records) -> None:
-        asyncio.run(self._shard_async(plan, index, store, records))
+        handlers = {number: signal.getsignal(number) for number in _SIGNALS}
+        try:
+            asyncio.run(self._shard_async(plan, index, store, records))
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
 
     async def _shard_async(self, plan: Plan, index: int, store: Store, records: Records) -> None:
         task = self._task
         stop = asyncio.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in _SIGNALS:
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
         children = processors()
         async with (

@@ -23,8 +23,6 @@ class WholeCatalogue:
         """Reads the header; raises CatalogueError when a column is missing."""
         self._rows = read_copy(chunks, dialect.delimiter)
         self.columns = next(self._rows, [])
-        # The byte order mark is written again with the new file.
-        self.columns[:1] = [column.removeprefix("\ufeff") for column in self.columns[:1]]
         self._serial = find_column(self.columns, names.COLUMN_SERIAL)
         self._urls = find_column(self.columns, names.COLUMN_URLS)
         self._outputs = find_column(self.columns, names.COLUMN_OUTPUT_URLS)

@@ -29,7 +29,10 @@ class SQLiteRecords:
 
     def __init__(self, path: str) -> None:
         self._path = path
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        try:
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreError(f"{path}: {error.strerror}", transient=False) from error
         with self._transaction() as connection:
             connection.executescript(_SCHEMA)
 

@@ -1,0 +1,78 @@
+"""The worker as its own process, as in a Pod."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+from imageprocessing_contract import names, report
+from imageprocessing_contract import task as tasks
+from imageprocessing_contract.report import Report
+from imageprocessing_contract.task import Step, Task
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a Pod ended; `said` is its termination message."""
+
+    code: int
+    said: bytes
+    log: str
+
+    @property
+    def report(self) -> Report:
+        return report.decode(self.said.decode())
+
+
+class Worker:
+    """A running `python -m imageprocessing_worker`."""
+
+    def __init__(
+        self,
+        task: Task,
+        step: Step = "plan",
+        index: int = 0,
+        *,
+        inline: bytes = b"",
+        mount: str = "",
+        environment: dict[str, str] | None = None,
+    ) -> None:
+        folder = Path(tempfile.mkdtemp())
+        self._message, self._log = folder / "termination-log", folder / "log"
+        self._message.touch()
+        environ = {
+            **os.environ,
+            **(environment or {}),
+            names.ENV_TASK: tasks.encode(msgspec.structs.replace(task, step=step)),
+            names.ENV_INLINE_SOURCE: os.fsdecode(inline),
+            names.ENV_POD_UID: str(uuid.uuid4()),
+            names.ENV_SHARD_INDEX: str(index),
+            names.ENV_TERMINATION_LOG: os.fspath(self._message),
+            names.ENV_SOURCE_MOUNT: mount,
+        }
+        with self._log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "imageprocessing_worker"], env=environ, stderr=log
+            )
+
+    def signal(self, number: int) -> None:
+        self.process.send_signal(number)
+
+    def ended(self) -> Ended:
+        """Waits for its end."""
+        try:
+            code = self.process.wait(120)
+        finally:
+            self.process.kill()
+        return Ended(code, self._message.read_bytes(), self._log.read_text())
+
+
+def run(task: Task, step: Step = "plan", index: int = 0, **options: object) -> Ended:
+    """One Pod from start to end."""
+    return Worker(task, step, index, **options).ended()  # type: ignore[arg-type]

@@ -1,0 +1,270 @@
+"""Shards as processes of their own, against a real server, folder and SQLite file."""
+
+import asyncio
+import signal
+import sqlite3
+import threading
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+from imageprocessing_contract import names, report
+from imageprocessing_contract.task import Task
+from imageprocessing_worker import results
+from imageprocessing_worker.finalize import finalize
+from imageprocessing_worker.plan import Plan
+from imageprocessing_worker.records import open_records
+from imageprocessing_worker.stores import Store, open_store
+
+from tests import photos
+from tests.unit.processes import Ended, Worker, run
+from tests.unit.raw_server import Exchange, RawServer, served
+from tests.unit.tasks import csv_of, make_task, planned
+
+PHOTO = next(photos.crops(1, 320, 240))[1]
+Step = Callable[[Exchange], Awaitable[None]]
+
+
+async def photo(exchange: Exchange) -> None:
+    await exchange.reply(PHOTO, Content_Type="image/jpeg")
+
+
+async def missing(exchange: Exchange) -> None:
+    await exchange.reply(status="404 Not Found")
+
+
+async def busy(exchange: Exchange) -> None:
+    await exchange.reply(status="503 Service Unavailable")
+
+
+def paths(server: RawServer) -> Counter[str]:
+    """How often each path was asked for."""
+    return Counter(line.split(b" ")[1].decode() for line in server.lines)
+
+
+def shard(
+    root: Path, server: RawServer, count: int, *, retries: int = 0, per_host: int = 16
+) -> tuple[Task, Store, Plan]:
+    """A planned catalogue with one image a row: /0, /1, ..."""
+    task = make_task(root)
+    download = msgspec.structs.replace(
+        task.download, retries=retries, max_connections_per_host=per_host
+    )
+    task = msgspec.structs.replace(task, download=download)
+    data = csv_of([str(n), f"Product {n}", f"{server.url}/{n}"] for n in range(count))
+    return task, *planned(task, data)
+
+
+def finished(ended: Ended) -> None:
+    assert ended.code == report.EXIT_DONE, ended.log
+
+
+def end_state(task: Task) -> tuple[object, ...]:
+    """What users see after finalize, without what differs between Pods."""
+    store = open_store(task.output)
+    done = finalize(task, store, open_records(task.output)).done
+    assert task.output.sqlite is not None
+    with sqlite3.connect(task.output.sqlite) as connection:
+        records = connection.execute("SELECT * FROM processed_images ORDER BY id").fetchall()
+    top = Path(task.output.root or "") / task.output.path
+    objects = {
+        str(path.relative_to(top)): path.read_bytes()
+        for path in top.rglob("*")
+        if path.is_file() and path.relative_to(top).parts[0] == "compressed_images"
+    }
+    left = [path for path in top.rglob("*") if ".incoming" in path.parts]
+    return done, records, objects, store.read(names.processed_csv("spring")), left
+
+
+def test_objects_records_and_commit(tmp_path: Path) -> None:
+    with served(photo) as server:
+        task, _, _ = shard(tmp_path, server, 3)
+        finished(run(task, "shards"))
+    done, records, objects, csv, left = end_state(task)
+    urls = [f"{server.url}/{n}" for n in range(3)]
+    objects_of = {url: names.image_object(url, "jpg") for url in urls}
+    assert isinstance(done, report.Done)
+    assert (done.images.succeeded, done.bytes.original) == (3, 3 * len(PHOTO))
+    assert isinstance(objects, dict)
+    assert set(objects) == set(objects_of.values())
+    assert done.bytes.compressed == sum(map(len, objects.values()))
+    assert isinstance(records, list)
+    assert sorted(records, key=lambda r: r[2]) == [
+        (
+            names.image_document("spring", str(n), 0),
+            "spring",
+            f"Product {n}",
+            url,
+            f"out/spring/{objects_of[url]}",
+        )
+        for n, url in enumerate(urls)
+    ]
+    assert isinstance(csv, bytes)
+    assert left == []
+
+
+def test_a_shard_that_is_done_does_nothing(tmp_path: Path) -> None:
+    with served(photo) as server:
+        task, _, _ = shard(tmp_path, server, 3)
+        finished(run(task, "shards"))
+        server.heads.clear()
+        finished(run(task, "shards"))
+        assert server.heads == []
+
+
+def test_a_url_that_is_listed_many_times_is_fetched_once(tmp_path: Path) -> None:
+    async def answer(exchange: Exchange) -> None:
+        await (missing if exchange.target == b"/bad" else photo)(exchange)
+
+    with served(answer) as server:
+        task = make_task(tmp_path)
+        good, bad = f"{server.url}/good", f"{server.url}/bad"
+        rows = [[str(n), f"Product {n}", f"{good},{bad},{good}"] for n in range(5)]
+        planned(task, csv_of(rows))
+        finished(run(task, "shards"))
+        assert paths(server) == {"/good": 1, "/bad": 1}
+    done, records, objects, _, _ = end_state(task)
+    assert isinstance(done, report.Done)
+    assert (done.images.succeeded, done.images.failed) == (10, 5)
+    assert isinstance(objects, dict)
+    assert len(objects) == 1
+    assert isinstance(records, list)
+    assert Counter(record[2] for record in records) == {f"Product {n}": 2 for n in range(5)}
+
+
+@pytest.mark.parametrize(("refusals", "retries", "succeeds"), [(2, 2, True), (2, 1, False)])
+def test_transient_failures_are_tried_again(
+    tmp_path: Path, refusals: int, retries: int, succeeds: bool
+) -> None:
+    async def answer(exchange: Exchange) -> None:
+        refuse = exchange.target == b"/1" and paths(server)["/1"] <= refusals
+        await (busy if refuse else photo)(exchange)
+
+    with served(answer) as server:
+        task, store, _ = shard(tmp_path, server, 3, retries=retries)
+        finished(run(task, "shards"))
+        assert paths(server) == {"/0": 1, "/1": min(refusals, retries) + 1, "/2": 1}
+    found = results.read_committed(store, 0)
+    assert found is not None
+    assert [found[n + 2, 0].object is not None for n in range(3)] == [True, succeeds, True]
+
+
+def test_a_final_failure_is_not_tried_again(tmp_path: Path) -> None:
+    async def answer(exchange: Exchange) -> None:
+        await (missing if exchange.target == b"/1" else photo)(exchange)
+
+    with served(answer) as server:
+        task, _, _ = shard(tmp_path, server, 2, retries=3)
+        finished(run(task, "shards"))
+        assert paths(server) == {"/0": 1, "/1": 1}
+
+
+def test_an_outage_is_not_a_thousand_bad_images(tmp_path: Path) -> None:
+    with served(photo) as server:
+        task, store, _ = shard(tmp_path, server, 3)
+    ended = run(task, "shards")
+    assert ended.code == report.EXIT_RETRY
+    error = ended.report.error
+    assert error is not None
+    assert error.reason == "ShardFailed"
+    assert error.message.startswith("none of the 3 images of shard 0 could be fetched; the last: ")
+    assert not results.is_committed(store, 0)
+
+
+def test_after_an_outage_everything_is_tried_again(tmp_path: Path) -> None:
+    async def answer(exchange: Exchange) -> None:
+        await (photo if back else busy)(exchange)
+
+    back = False
+    with served(answer) as server:
+        task, _, _ = shard(tmp_path, server, 3)
+        assert run(task, "shards").code == report.EXIT_RETRY
+        back = True
+        finished(run(task, "shards"))
+        assert paths(server) == {"/0": 2, "/1": 2, "/2": 2}
+    done = end_state(task)[0]
+    assert isinstance(done, report.Done)
+    assert (done.images.succeeded, done.failed_shards) == (3, 0)
+
+
+class Gate:
+    """Photographs, but the first request for one path hangs until its client is gone."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path.encode()
+        self.reached = threading.Event()
+
+    async def __call__(self, exchange: Exchange) -> None:
+        if exchange.target == self._path and not self.reached.is_set():
+            self.reached.set()
+            await exchange.reader.read()
+            raise EOFError
+        await photo(exchange)
+
+
+def test_sigterm_checkpoints_and_the_next_pod_ends_it(tmp_path: Path) -> None:
+    # One connection: what was asked for before /5 is done when /5 is asked for.
+    gate = Gate("/5")
+    with served(gate) as server:
+        task, store, _ = shard(tmp_path, server, 10, per_host=1)
+        worker = Worker(task, "shards")
+        assert gate.reached.wait(60)
+        worker.signal(signal.SIGTERM)
+        ended = worker.ended()
+        assert ended.code == report.EXIT_INTERRUPTED, ended.log
+        assert ended.report.error is None
+        assert not results.is_committed(store, 0)
+        assert len(results.read_parts(store, 0)) == 5
+        finished(run(task, "shards"))
+        assert paths(server) == {f"/{n}": 1 + (n == 5) for n in range(10)}
+    done = end_state(task)[0]
+    assert isinstance(done, report.Done)
+    assert done.images.succeeded == 10
+
+
+@pytest.mark.parametrize("at", [0, 3, 9])
+def test_a_kill_anywhere_gives_the_same_end(tmp_path: Path, at: int) -> None:
+    gate = Gate(f"/{at}")
+    with served(gate) as server:
+        undisturbed, _, _ = shard(tmp_path / "undisturbed", server, 10)
+        gate.reached.set()
+        finished(run(undisturbed, "shards"))
+        gate.reached.clear()
+        task, _, _ = shard(tmp_path / "killed", server, 10, per_host=1)
+        worker = Worker(task, "shards")
+        assert gate.reached.wait(60)
+        worker.signal(signal.SIGKILL)
+        assert worker.ended().code == -signal.SIGKILL
+        finished(run(task, "shards"))
+    assert end_state(task) == end_state(undisturbed)
+
+
+def test_two_pods_on_one_index(tmp_path: Path) -> None:
+    """Each asks for everything at the same time, and of each pair one is refused."""
+    seen: Counter[bytes] = Counter()
+    both: dict[bytes, asyncio.Event] = {}
+
+    async def answer(exchange: Exchange) -> None:
+        path = exchange.target
+        seen[path] += 1
+        mine = seen[path]
+        here = both.setdefault(path, asyncio.Event())
+        if mine == 2:
+            here.set()
+        await here.wait()
+        await (missing if (mine + int(path[1:])) % 2 else photo)(exchange)
+
+    with served(answer) as server:
+        task, _, _ = shard(tmp_path, server, 8)
+        for worker in [Worker(task, "shards"), Worker(task, "shards")]:
+            finished(worker.ended())
+        assert set(seen.values()) == {2}
+    done, records, objects, _, left = end_state(task)
+    assert isinstance(done, report.Done)
+    assert (done.images.succeeded, done.failed_shards) == (8, 0)
+    assert isinstance(records, list)
+    assert isinstance(objects, dict)
+    assert len(records) == len(objects) == 8
+    assert left == []
