@@ -34,7 +34,7 @@ MAX_ATTEMPTS = 5
 """Jobs of one step whose report was lost, before the request fails."""
 QUIET = timedelta(seconds=10)
 """How long a Job may have no running Pod before its cause is looked for."""
-LONG_WAIT = timedelta(seconds=60)
+LONG_WAIT = timedelta(seconds=30)
 """How long a request that is blocked is left alone."""
 STALLED_AFTER = timedelta(minutes=10)
 """A Deployment's progress deadline: nodes may be scaling up until then."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -44,7 +45,17 @@ def pick_report(pods: list[dict[str, Any]], job: Job) -> Report | LostReport:
         return LostReport(f"{reason}, exit code {last.get('exitCode')}, no report: {error}")
     if found.step != job.step:
         return LostReport(f"the report is of the step {found.step}")
+    if not all(0 <= number < 2**63 for number in _numbers(msgspec.to_builtins(found))):
+        return LostReport("the report has a number that is no count")
     return _cut(found)
+
+
+def _numbers(value: Any) -> Iterator[int]:
+    if isinstance(value, int):
+        yield value
+    elif isinstance(value, dict | list):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from _numbers(inner)
 
 
 def _cut(found: Report) -> Report:
