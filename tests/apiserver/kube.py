@@ -29,11 +29,11 @@ _PAUSE = 0.05  # seconds between two looks at something that is waited for
 
 
 def eventually(look: Callable[[], T | None], what: str, seconds: float = 20) -> T:
-    """What `look` returns, once it is neither None nor False."""
+    """What `look` returns, once that is true."""
     end = time.monotonic() + seconds
     while True:
         found = look()
-        if found is not None and found is not False:
+        if found:
             return found
         if time.monotonic() > end:
             raise AssertionError(f"not within {seconds} s: {what}")

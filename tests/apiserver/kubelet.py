@@ -84,14 +84,14 @@ class Kubelet:
         ]
         return sorted(living, key=_index)
 
-    def wait_pods(self, job: str, count: int = 1) -> list[Object]:
+    def wait_pods(self, job: str, count: int = 1, seconds: float = 20) -> list[Object]:
         """Exactly so many Pods, once they are there."""
 
-        def look() -> list[Object] | None:
+        def look() -> tuple[list[Object]] | None:
             pods = self.pods(job)
-            return pods if len(pods) == count else None
+            return (pods,) if len(pods) == count else None
 
-        return eventually(look, f"{count} Pods of {job}")
+        return eventually(look, f"{count} Pods of {job}", seconds)[0]
 
     def start(self, pod: Object) -> None:
         """The worker runs."""
@@ -110,6 +110,22 @@ class Kubelet:
         }
         phase = "Failed" if code else "Succeeded"
         self._write(pod, phase, {"name": "worker", "state": {"terminated": end}}, ready=False)
+
+    def hold(self, pod: Object, reason: str, message: str) -> None:
+        """The worker cannot be started."""
+        waiting = {"name": "worker", "state": {"waiting": {"reason": reason, "message": message}}}
+        self._write(pod, "Pending", waiting, ready=False)
+
+    def leave_unscheduled(self, pod: Object, message: str) -> None:
+        """No node takes the Pod."""
+        unscheduled = {
+            "type": "PodScheduled",
+            "status": "False",
+            "reason": "Unschedulable",
+            "message": message,
+        }
+        status = {"conditions": [unscheduled]}
+        self._kube.patch("pods", pod["metadata"]["name"], {"status": status}, "status")
 
     def finish(self, job: str, message: bytes | str = b"", code: int = 0) -> None:
         """Ends the one Pod of a Job."""

@@ -1,0 +1,186 @@
+"""Crashes of the operator, and what people and clusters delete in between."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from imageprocessing_contract import report
+
+from tests.apiserver import kubelet
+from tests.apiserver.kube import eventually
+from tests.apiserver.shop import Shop
+
+SHARDED: dict[str, Any] = {"sharding": {"imagesPerShard": 10, "maxParallelism": 2}}
+
+
+def end_plan(shop: Shop, name: str) -> None:
+    shop.finish_step(name, "plan", kubelet.planned(20, 2))
+
+
+def end_shards(shop: Shop, name: str) -> None:
+    shop.finish_shards(name, 2)
+
+
+def end_finalize(shop: Shop, name: str) -> None:
+    shop.finish_step(name, "finalize", kubelet.finalized(20, 2))
+
+
+STEPS: list[tuple[str, Callable[[Shop, str], None]]] = [
+    ("plan", end_plan),
+    ("shards", end_shards),
+    ("finalize", end_finalize),
+]
+
+
+def test_the_operator_is_killed_during_each_step(shop: Shop) -> None:
+    """Once while the step's Pods run, and once with the end of the step unseen."""
+    shop.apply("crash", **SHARDED)
+    uids: dict[str, str] = {}
+    for step, end in STEPS:
+        job = shop.job("crash", step)
+        shop.kubelet.wait_pods(job, 2 if step == "shards" else 1)
+        uids[job] = shop.kube.get("jobs", job)["metadata"]["uid"]
+        shop.operator.kill()
+        end(shop, "crash")
+        shop.wait_job(job, is_over)
+        shop.operator.start()
+    status = shop.wait_finished("crash", "Succeeded")
+    assert status["steps"] == {"plan": 1, "shards": 1, "finalize": 1}
+    jobs = shop.jobs("crash")
+    assert {job["metadata"]["name"]: job["metadata"]["uid"] for job in jobs} == uids
+    shop.wait_events("crash", "Started", "Finished")
+
+
+def is_over(job: dict[str, Any]) -> bool:
+    conditions = job.get("status", {}).get("conditions", [])
+    return any(c["type"] in {"Complete", "Failed"} and c["status"] == "True" for c in conditions)
+
+
+def test_a_lost_status_is_found_again(shop: Shop) -> None:
+    """Killed between the creation of a Job and the status: the Job is adopted."""
+    shop.apply("lost-status", **SHARDED)
+    end_plan(shop, "lost-status")
+    job = shop.job("lost-status", "shards")
+    uid = shop.kube.get("jobs", job)["metadata"]["uid"]
+    shop.wait_said("lost-status", "Ready", "Unknown", "Processing")
+    shop.operator.kill()
+    old = shop.status("lost-status")
+    nothing = {
+        "observedGeneration": -1,
+        **{key: None for key in old if key != "observedGeneration"},
+    }
+    shop.kube.patch("ipr", "lost-status", {"status": nothing}, "status")
+    shop.operator.start()
+    shop.wait_said("lost-status", "Ready", "Unknown", "Processing")
+    again = shop.status("lost-status")
+    assert again["images"]["total"] == 20
+    assert shop.kube.get("jobs", job)["metadata"]["uid"] == uid
+    end_shards(shop, "lost-status")
+    end_finalize(shop, "lost-status")
+    shop.wait_finished("lost-status", "Succeeded")
+
+
+def test_jobs_that_somebody_deletes_are_made_again(shop: Shop) -> None:
+    shop.apply("deleted", **SHARDED)
+    for step, end in STEPS:
+        job = shop.job("deleted", step)
+        uid = shop.kube.get("jobs", job)["metadata"]["uid"]
+        shop.kube.delete("jobs", job)
+        shop.wait_job(job, lambda body, uid=uid: body["metadata"]["uid"] != uid)
+        end(shop, "deleted")
+    shop.wait_finished("deleted", "Succeeded")
+    assert shop.steps("deleted") == ["finalize-1", "plan-1", "shards-1"]
+
+
+def test_requests_that_are_deleted_take_their_jobs_along(shop: Shop) -> None:
+    """In each step; the next of the same name is another request."""
+    for count in range(3):
+        uid = shop.apply("gone", **SHARDED)["metadata"]["uid"]
+        for step, end in STEPS[:count]:
+            shop.job("gone", step)
+            end(shop, "gone")
+        job = shop.job("gone", STEPS[count][0])
+        shop.kube.delete("ipr", "gone")
+        # Made again at once, so that the old one's last events come to the new one.
+        new = shop.apply("gone", **SHARDED)["metadata"]["uid"]
+        eventually(lambda uid=uid: shop.jobs_of(uid) == [], "the old Jobs are gone")
+        assert shop.job("gone", "plan") != job
+        end_plan(shop, "gone")
+        end_shards(shop, "gone")
+        end_finalize(shop, "gone")
+        shop.wait_finished("gone", "Succeeded")
+        assert shop.kube.get("ipr", "gone")["metadata"]["uid"] == new
+        assert shop.jobs_of(uid) == []
+        shop.kube.delete("ipr", "gone")
+
+
+GARBLED = {
+    "no-message": "",
+    "cut": kubelet.planned(20, 2)[:-9],
+    "no-json": "Killed",
+    "other-version": b'{"step":"plan","version":2}',
+    "other-step": kubelet.finalized(20, 2),
+    "below-zero": b'{"step":"plan","shards":2,"catalogue":{"rows":-1,"images":2,"invalidRows":0}}',
+}
+
+
+def test_a_report_that_cannot_be_read_means_another_attempt(shop: Shop) -> None:
+    for name in GARBLED:
+        shop.apply(name)
+    for name, message in GARBLED.items():
+        shop.finish_step(name, "plan", message)
+    for name in GARBLED:
+        shop.finish_step(name, "plan", kubelet.whole(3), attempt=2)
+    for name in GARBLED:
+        status = shop.wait_finished(name, "Succeeded")
+        assert status["steps"] == {"plan": 2}
+        assert shop.steps(name) == ["plan-1", "plan-2"]
+
+
+def test_a_report_goes_with_its_pod(shop: Shop) -> None:
+    """The Pod is deleted before the operator could read it; and after five times it ends."""
+    shop.apply("unread")
+    shop.apply("never")
+    for attempt in range(1, 6):
+        job = shop.job("never", "plan", attempt)
+        if attempt > 1:
+            shop.kubelet.finish(job, "")
+            continue
+        other = shop.job("unread", "plan")
+        shop.operator.kill()
+        shop.kubelet.finish(job, "")
+        shop.kubelet.finish(other, kubelet.whole(3))
+        shop.wait_job(other, is_over)
+        for pod in shop.kube.list("pods", labels=f"batch.kubernetes.io/job-name={other}"):
+            shop.kube.delete("pods", pod["metadata"]["name"])
+        shop.operator.start()
+        shop.finish_step("unread", "plan", kubelet.whole(3), attempt=2)
+    shop.wait_finished("unread", "Succeeded")
+    shop.wait_finished("never", "ReportLost")
+    assert shop.status("never")["steps"] == {"plan": 5}
+
+
+def test_pods_that_fail_are_tried_again(shop: Shop) -> None:
+    """An interruption does not count as a try. The Job controller waits 10 s each time."""
+    retries = {report.EXIT_RETRY: 1, report.EXIT_INTERRUPTED: 0}
+    first: dict[int, str] = {}
+    for code, count in retries.items():
+        shop.apply(f"exit-{code}", sharding={"retriesPerShard": count})
+    for code in retries:
+        (pod,) = shop.kubelet.wait_pods(shop.job(f"exit-{code}", "plan"))
+        first[code] = pod["metadata"]["uid"]
+        shop.kubelet.end(pod, "", code)
+    for code in retries:
+        name = f"exit-{code}"
+        job = shop.job(name, "plan")
+        eventually(
+            lambda job=job, uid=first[code]: [
+                p for p in shop.kubelet.pods(job) if p["metadata"]["uid"] != uid
+            ],
+            "another Pod",
+            seconds=30,
+        )
+        shop.kubelet.finish(job, kubelet.whole(1))
+        shop.wait_finished(name, "Succeeded")
+        assert shop.steps(name) == ["plan-1"]
