@@ -49,6 +49,12 @@ class Tenant:
         """Applies a request whose Pods fit the test node."""
         self.apply("ImageProcessingRequest", name, spec={"worker": {"resources": SMALL}, **spec})
 
+    def patch(self, name: str, **spec: Any) -> None:
+        """Changes these fields of a request's spec."""
+        patch = json.dumps({"spec": spec})
+        here = ["-n", self.namespace, "--type=merge", "-p", patch]
+        self.cluster.kubectl("patch", "ipr", name, *here)
+
     def catalogue(self, name: str, text: str) -> dict[str, Any]:
         """A ConfigMap with a catalogue; returns the source that refers to it."""
         self.apply("ConfigMap", name, data={"products.csv": text})
