@@ -1,0 +1,158 @@
+"""What keeps a request from going on: it is said, and it clears when the cause goes."""
+
+from __future__ import annotations
+
+from imageprocessing_contract import names, task
+
+from tests.apiserver import kubelet
+from tests.apiserver.kube import Object, eventually
+from tests.apiserver.shop import OUTPUT, Shop
+
+
+def foreign_job(name: str) -> Object:
+    """Somebody else's Job."""
+    container = {"name": "c", "image": "i"}
+    pod = {"restartPolicy": "Never", "containers": [container]}
+    return {"metadata": {"name": name}, "spec": {"suspend": True, "template": {"spec": pod}}}
+
+
+def test_pods_that_do_not_run(shop: Shop) -> None:
+    """Each cause is Reconciling's reason; all side by side, for each takes ten seconds."""
+    causes = {
+        "unscheduled": "Unschedulable",
+        "no-image": "ImageNotPulled",
+        "no-quota": "PodsNotCreated",
+        "no-account": "PodsNotCreated",
+    }
+    for name in ("unscheduled", "no-image"):
+        shop.apply(name)
+    (pod,) = shop.kubelet.wait_pods(shop.job("unscheduled", "plan"))
+    shop.kubelet.leave_unscheduled(pod, "0/3 nodes are available")
+    (pod,) = shop.kubelet.wait_pods(shop.job("no-image", "plan"))
+    shop.kubelet.hold(pod, "ImagePullBackOff", "not found")
+
+    quota = {"metadata": {"name": "none"}, "spec": {"hard": {"pods": "0"}}}
+    shop.kube.create("resourcequotas", quota)
+    eventually(
+        lambda: "hard" in shop.kube.get("resourcequotas", "none").get("status", {}), "a quota"
+    )
+    shop.apply("no-quota")
+    job = shop.job("no-quota", "plan")
+    eventually(
+        lambda: "exceeded quota" in " ".join(e["message"] for e in failures_to_create(shop, job)),
+        "a Pod beyond the quota",
+    )
+    shop.kube.delete("serviceaccounts", "imageprocessing-worker")
+    shop.apply("no-account")
+
+    for name, reason in causes.items():
+        shop.wait_said(name, "Reconciling", "True", reason)
+        said = shop.said(name)
+        assert said["Ready"] == ("Unknown", "Planning")
+        assert said["Stalled"][0] == "False"
+    message = shop.condition("no-account", "Reconciling")["message"]
+    assert 'serviceaccount "imageprocessing-worker" not found' in message
+
+    shop.kube.delete("resourcequotas", "none")
+    shop.kube.create("serviceaccounts", {"metadata": {"name": "imageprocessing-worker"}})
+    for name in causes:
+        (pod,) = shop.kubelet.wait_pods(shop.job(name, "plan"), seconds=60)
+        shop.kubelet.start(pod)
+        shop.wait_said(name, "Reconciling", "True", "Progressing")
+    for name in causes:
+        shop.finish_step(name, "plan", kubelet.whole(1))
+        shop.wait_finished(name, "Succeeded")
+
+
+def failures_to_create(shop: Shop, job: str) -> list[Object]:
+    uid = shop.kube.get("jobs", job)["metadata"]["uid"]
+    return shop.kube.list("events", fields=f"involvedObject.uid={uid},reason=FailedCreate")
+
+
+def failures_of(shop: Shop, job: str) -> str | None:
+    """The id that a step's worker is given."""
+    (container,) = shop.kube.get("jobs", job)["spec"]["template"]["spec"]["containers"]
+    text = next(env["value"] for env in container["env"] if env["name"] == "IMAGEPROCESSING_TASK")
+    return task.decode(text).failures_of
+
+
+def test_what_blocks_a_request(shop: Shop) -> None:
+    """Names that are taken, and other requests whose failures cannot be used."""
+    uid = shop.apply("blocked", suspend=True)["metadata"]["uid"]
+    name = names.job_name("blocked", uid, "plan")
+    foreign = shop.kube.create("jobs", foreign_job(name))
+    shop.edit("blocked", suspend=False)
+    shop.apply("of-missing", source={"failuresOf": {"name": "first"}})
+    shop.apply("of-missing-other", source={"failuresOf": {"name": "other"}})
+    shop.wait_said("blocked", "Stalled", "True", "JobNameTaken")
+    assert shop.said("blocked")["Reconciling"] == ("False", "JobNameTaken")
+    assert shop.said("blocked")["Finished"] == ("False", "NotFinished")
+    for waiting in ("of-missing", "of-missing-other"):
+        shop.wait_said(waiting, "Stalled", "True", "SourceRequestNotUsable")
+        assert shop.jobs(waiting) == []
+    assert shop.kube.get("jobs", name)["metadata"]["uid"] == foreign["metadata"]["uid"]
+    shop.kube.delete("jobs", name)
+
+    shop.apply("first", requestID="first-id")
+    shop.apply("other", output={"gcs": {"bucket": "another"}})
+    shop.apply("of-running", source={"failuresOf": {"name": "first"}})
+    shop.wait_said("of-running", "Reconciling", "True", "SourceRequestNotUsable")
+    assert shop.said("of-running")["Stalled"][0] == "False"
+    assert "not finished" in shop.condition("of-running", "Reconciling")["message"]
+    for finished in ("first", "other"):
+        shop.finish_step(finished, "plan", kubelet.whole(3, failed=1))
+        shop.wait_finished(finished, "PartiallySucceeded")
+    for waiting in ("of-running", "of-missing"):
+        job = shop.job(waiting, "plan", seconds=45)
+        assert failures_of(shop, job) == "first-id"
+        shop.wait_said(waiting, "Reconciling", "True", "Progressing")
+    made = shop.wait_job(name, lambda job: job["metadata"]["uid"] != foreign["metadata"]["uid"], 45)
+    assert made["metadata"]["ownerReferences"][0]["uid"] == uid
+    shop.wait_said("blocked", "Stalled", "False", "Progressing")
+    eventually(
+        lambda: "another output" in shop.condition("of-missing-other", "Stalled")["message"],
+        "the other output is named",
+        seconds=45,
+    )
+
+    # What the plan was given holds to the end, whatever becomes of the other request.
+    shop.kube.delete("ipr", "first")
+    shop.finish_step("of-running", "plan", kubelet.planned(20, 2))
+    shop.finish_shards("of-running", 2)
+    assert failures_of(shop, shop.job("of-running", "finalize")) == "first-id"
+    assert shop.kube.get("ipr", "of-running")["spec"]["output"] == OUTPUT
+
+
+QUEUE = {"kueue.x-k8s.io/queue-name": "images"}
+
+
+def test_kueue_decides_when_a_job_runs(shop: Shop) -> None:
+    shop.apply("queued", labels=QUEUE, sharding={"imagesPerShard": 10, "maxParallelism": 2})
+    plan = shop.job("queued", "plan")
+    job = shop.kube.get("jobs", plan)
+    assert job["spec"]["suspend"] is True
+    assert QUEUE.items() <= job["metadata"]["labels"].items()
+    shop.wait_said("queued", "Ready", "Unknown", "Planning")
+    shop.kube.patch("jobs", plan, {"spec": {"suspend": False}})
+    shop.kubelet.finish(plan, kubelet.planned(30, 3))
+
+    shards = shop.job("queued", "shards")
+    # Partial admission: fewer at once than was asked for.
+    shop.kube.patch("jobs", shards, {"spec": {"suspend": False, "parallelism": 1}})
+    (pod,) = shop.kubelet.wait_pods(shards)
+    shop.kubelet.end(pod)
+    shop.wait_status("queued", shards={"total": 3, "active": 1, "succeeded": 1, "failed": 0})
+    assert shop.kube.get("jobs", shards)["spec"]["parallelism"] == 1
+
+    # Preempted: Kueue suspends the Job, and the operator leaves it so.
+    shop.kube.patch("jobs", shards, {"spec": {"suspend": True}})
+    shop.wait_status("queued", shards={"total": 3, "active": 0, "succeeded": 1, "failed": 0})
+    assert shop.kube.get("jobs", shards)["spec"]["suspend"] is True
+
+    uid = shop.kube.get("jobs", shards)["metadata"]["uid"]
+    shop.edit("queued", suspend=True)
+    eventually(lambda: shop.find("jobs", shards) is None, "the Job is deleted")
+    shop.wait_said("queued", "Ready", "False", "Suspended")
+    shop.edit("queued", suspend=False)
+    again = shop.wait_job(shards, lambda job: job["metadata"]["uid"] != uid)
+    assert again["spec"]["suspend"] is True
