@@ -7,6 +7,8 @@ ASCII JSON of at most 4,000 bytes.
 from __future__ import annotations
 
 import json
+import os.path
+from typing import Any
 
 import msgspec
 
@@ -110,13 +112,13 @@ def encode(report: Report) -> bytes:
     """ASCII JSON of at most 4,000 bytes; drops samples and failures from the end to fit."""
     report = _shortened(report)
     while len(text := _ascii(report)) > MAX_BYTES:
-        report = _without_last_sample(report)
+        report = _smaller(report)
     return text
 
 
 def decode(text: str) -> Report:
     """Reads a report; raises msgspec.DecodeError for anything else, truncation included."""
-    report = msgspec.json.decode(text, type=Report)
+    report = msgspec.convert(_unfolded(msgspec.json.decode(text)), Report)
     if report.version != VERSION:
         message = f"the report has version {report.version}, this operator knows {VERSION}"
         raise msgspec.ValidationError(message)
@@ -125,7 +127,25 @@ def decode(text: str) -> Report:
 
 def _ascii(report: Report) -> bytes:
     # msgspec writes UTF-8; json escapes what is not ASCII.
-    return json.dumps(msgspec.to_builtins(report), separators=(",", ":")).encode()
+    return json.dumps(_folded(msgspec.to_builtins(report)), separators=(",", ":")).encode()
+
+
+def _folded(plain: dict[str, Any]) -> dict[str, Any]:
+    """The URLs of results lie in one folder, which may have 2,048 characters: sent once."""
+    if "done" in plain:
+        urls = plain["done"]["results"]
+        folder = os.path.commonprefix(list(urls.values()))  # noqa: RUF071 - by characters
+        rest = {name: url.removeprefix(folder) for name, url in urls.items()}
+        plain["done"]["results"] = {"folder": folder, **rest}
+    return plain
+
+
+def _unfolded(plain: Any) -> Any:
+    match plain:
+        case {"done": {"results": {"folder": str(folder), **rest}}}:
+            urls = {name: f"{folder}{url}" for name, url in rest.items()}
+            return plain | {"done": plain["done"] | {"results": urls}}
+    return plain
 
 
 def _shortened(report: Report) -> Report:
@@ -145,12 +165,15 @@ def _shortened(report: Report) -> Report:
     return report
 
 
-def _without_last_sample(report: Report) -> Report:
+def _smaller(report: Report) -> Report:
     replace = msgspec.structs.replace
     done, catalogue = report.done, report.catalogue
     if done and done.failures:
         return replace(report, done=replace(done, failures=done.failures[:-1]))
     if catalogue and catalogue.samples:
         return replace(report, catalogue=replace(catalogue, samples=catalogue.samples[:-1]))
+    if report.error and report.error.message:
+        shorter = report.error.message[: len(report.error.message) * 3 // 4]
+        return replace(report, error=replace(report.error, message=shorter))
     message = "the report of this step does not fit a termination message"
     raise ValueError(message)
