@@ -16,13 +16,13 @@ _environment = jinja2.Environment(
 
 
 def _size(count: int) -> str:
-    """Bytes for people: 1,536 is 1.5 KiB."""
+    """Bytes for people, as `ipr run` says them: 1,500 is 1.5 kB."""
     value = float(count)
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if value < 1024:
-            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1024
-    return f"{value:.1f} TiB"
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if value < 1000:
+            return f"{value:.0f} {unit}" if unit == "bytes" else f"{value:.1f} {unit}"
+        value /= 1000
+    return f"{value:.1f} TB"
 
 
 _environment.filters["size"] = _size
