@@ -1,6 +1,6 @@
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -236,3 +236,24 @@ async def test_cancelling_passes_through() -> None:
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
+
+
+async def test_a_large_body_takes_its_memory_until_the_caller_is_done() -> None:
+    asked = asyncio.Queue[bytes]()
+
+    async def large(exchange: Exchange) -> None:
+        asked.put_nowait(exchange.target)
+        await exchange.reply(bytes(2 << 20))
+
+    async with (
+        RawServer(large) as server,
+        downloader(download=limits(max_size="2Mi"), memory=2 << 20) as client,
+    ):
+        async with AsyncExitStack() as held:
+            assert len(await client.fetch(server.url, held)) == 2 << 20
+            waiting = asyncio.create_task(client.fetch(server.url))
+            for _ in range(2):
+                await asked.get()
+            assert client._budget._free == 0
+        assert len(await waiting) == 2 << 20
+        assert client._budget._free == 2 << 20

@@ -1,6 +1,7 @@
 """Shards as processes of their own, against a real server, folder and SQLite file."""
 
 import asyncio
+import shutil
 import signal
 import sqlite3
 import threading
@@ -11,17 +12,22 @@ from pathlib import Path
 import msgspec
 import pytest
 from imageprocessing_contract import names, report
+from imageprocessing_contract.guard import Guard
 from imageprocessing_contract.task import Task
 from imageprocessing_worker import results
+from imageprocessing_worker.children import Codec
+from imageprocessing_worker.download import Downloader
 from imageprocessing_worker.finalize import finalize
 from imageprocessing_worker.plan import Plan
-from imageprocessing_worker.records import open_records
+from imageprocessing_worker.records import NoRecords, open_records
+from imageprocessing_worker.shard import CONCURRENCY, ShardRun
 from imageprocessing_worker.stores import Store, open_store
+from imageprocessing_worker.stores.folder import FolderStore
 
 from tests import photos
 from tests.unit.processes import Ended, Worker, run
 from tests.unit.raw_server import Exchange, RawServer, served
-from tests.unit.tasks import csv_of, make_task, planned
+from tests.unit.tasks import csv_of, make_task, outcomes, planned
 
 PHOTO = next(photos.crops(1, 320, 240))[1]
 Step = Callable[[Exchange], Awaitable[None]]
@@ -110,6 +116,8 @@ def test_a_shard_that_is_done_does_nothing(tmp_path: Path) -> None:
         task, _, _ = shard(tmp_path, server, 3)
         finished(run(task, "shards"))
         server.heads.clear()
+        # The commit alone says so: parts are an earlier Pod's, which may have had none.
+        shutil.rmtree(tmp_path / "out/spring/results/0")
         finished(run(task, "shards"))
         assert server.heads == []
 
@@ -268,3 +276,60 @@ def test_two_pods_on_one_index(tmp_path: Path) -> None:
     assert isinstance(objects, dict)
     assert len(records) == len(objects) == 8
     assert left == []
+
+
+class Slow(FolderStore):
+    """Uploads end when 64 are under way."""
+
+    barrier = threading.Barrier(CONCURRENCY)
+
+    def create(self, path: str, data: bytes, content_type: str) -> bool:
+        if path.startswith("compressed_images/"):
+            self.barrier.wait(60)
+        return super().create(path, data, content_type)
+
+
+async def test_slow_uploads_are_all_under_way_at_once(tmp_path: Path) -> None:
+    async with RawServer(photo) as server:
+        task, store, plan = shard(tmp_path, server, CONCURRENCY, per_host=CONCURRENCY)
+        async with (
+            Codec(task.compression, 10**6, children=2, memory_limit=None, time_limit=60) as codec,
+            Downloader(task.download, Guard(task.allowed_networks)) as downloader,
+        ):
+            await ShardRun(
+                task,
+                0,
+                "pod",
+                store=Slow(str(tmp_path), task.output.path, ""),
+                records=NoRecords(),
+                downloader=downloader,
+                codec=codec,
+                stop=asyncio.Event(),
+            ).run(plan)
+    found = results.read_committed(store, 0)
+    assert found is not None
+    assert all(result.object for result in found.values())
+
+
+async def test_a_container_that_starts_anew_keeps_its_first_parts(tmp_path: Path) -> None:
+    """The same Pod, so the same names of parts."""
+    async with RawServer(photo) as server:
+        task, store, plan = shard(tmp_path, server, 2)
+        first, _ = outcomes(store, plan, 0, {})
+        store.create(names.shard_part(0, "pod", 0), results.encode([first]), "application/jsonl")
+        async with (
+            Codec(task.compression, 10**6, children=1, memory_limit=None, time_limit=60) as codec,
+            Downloader(task.download, Guard(task.allowed_networks)) as downloader,
+        ):
+            await ShardRun(
+                task,
+                0,
+                "pod",
+                store=store,
+                records=NoRecords(),
+                downloader=downloader,
+                codec=codec,
+                stop=asyncio.Event(),
+            ).run(plan)
+        assert paths(server) == {"/1": 1}
+    assert len(results.read_parts(store, 0)) == 2
