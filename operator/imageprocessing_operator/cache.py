@@ -101,7 +101,7 @@ class Cache:
 
     def replace(self, requests: Iterable[Request], jobs: Iterable[Job]) -> None:
         """All there is, whatever the versions say: after a restored etcd they run backwards."""
-        changed = self._changed
+        changed, self._changed = self._changed, set()
         known_requests = {request.uid: request for request in self._requests.values()}
         known_jobs = {job.uid: job for several in self._jobs.values() for job in several.values()}
         self._requests, self._keys, self._jobs = {}, {}, {}
