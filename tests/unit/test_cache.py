@@ -1,0 +1,106 @@
+"""What is newest counts, whatever comes late."""
+
+from __future__ import annotations
+
+import msgspec
+from imageprocessing_contract.reasons import Reason
+from imageprocessing_operator.cache import Cache
+from imageprocessing_operator.state import Job, Request, Trouble
+
+from tests.unit.operator_state import NOW, PLANNED, UID, a_job, a_request
+
+KEY = ("shop", "spring")
+TROUBLE = Trouble(Reason.UNSCHEDULABLE, "no node", NOW)
+
+
+def version(number: int, uid: str = UID) -> Request:
+    return msgspec.structs.replace(a_request(), resource_version=str(number), uid=uid)
+
+
+def job(number: int, **fields: object) -> Job:
+    return a_job("plan", resource_version=str(number), **fields)
+
+
+def seen(cache: Cache) -> str | None:
+    found = cache.request(KEY)
+    return found.resource_version if found else None
+
+
+def test_older_versions_are_dropped() -> None:
+    cache = Cache()
+    for number in (9, 10, 2):
+        assert cache.put_request(version(number)) == KEY
+        cache.put_job(job(number))
+    # As numbers: "9" is not newer than "10".
+    assert seen(cache) == "10"
+    assert [j.resource_version for j in cache.jobs(UID)] == ["10"]
+
+
+def test_what_went_does_not_come_back() -> None:
+    """An event from before a request settled, or a Job was deleted, may still be on its way."""
+    cache = Cache()
+    cache.put_request(version(3))
+    cache.put_job(job(3))
+    cache.drop_request(version(5))
+    cache.drop_job(job(5))
+    cache.put_request(version(4))
+    cache.put_job(job(4))
+    assert (cache.request(KEY), cache.jobs(UID)) == (None, [])
+    cache.put_request(version(6))
+    assert seen(cache) == "6"
+
+
+def test_another_request_of_the_same_name() -> None:
+    cache = Cache()
+    cache.put_request(version(3, "old"))
+    cache.put_request(version(7, "new"))
+    cache.put_request(version(4, "old"))
+    cache.drop_request(version(5, "old"))
+    assert seen(cache) == "7"
+    assert cache.put_job(job(8, request_uid="new")) == KEY
+    assert cache.put_job(job(8, request_uid="old", uid="x")) is None
+
+
+def test_a_list_replaces_all_whatever_its_versions() -> None:
+    """After a restored etcd they run backwards."""
+    cache = Cache()
+    cache.put_request(version(90))
+    cache.drop_job(job(95, uid="again"))
+    cache.put_job(job(90, uid="lost"))
+    cache.put_job(job(90))
+    cache.learn(job(90), report=PLANNED)
+    cache.expect_list()
+    cache.replace([version(5)], [job(5), job(5, uid="again")])
+    assert seen(cache) == "5"
+    assert {j.uid: j.resource_version for j in cache.jobs(UID)} == {"plan-1": "5", "again": "5"}
+    assert next(j for j in cache.jobs(UID) if j.uid == "plan-1").report == PLANNED
+
+
+def test_a_list_is_older_than_what_came_while_it_was_made() -> None:
+    cache = Cache()
+    cache.put_request(version(3))
+    cache.put_job(job(3, uid="goes"))
+    cache.put_job(job(3, uid="changes"))
+    cache.expect_list()
+    cache.drop_request(version(5))
+    cache.drop_job(job(5, uid="goes"))
+    cache.put_job(job(6, uid="changes"))
+    cache.put_job(job(7, uid="comes"))
+    cache.replace([version(3)], [job(3, uid="goes"), job(3, uid="changes")])
+    assert cache.request(KEY) is None
+    assert {j.uid: j.resource_version for j in cache.jobs(UID)} == {"changes": "6", "comes": "7"}
+
+
+def test_what_was_found_out_stays_with_the_job() -> None:
+    cache = Cache()
+    cache.put_job(job(1, ready=0))
+    cache.learn(job(1), trouble=TROUBLE)
+    cache.put_job(job(2, ready=0))
+    assert cache.jobs(UID)[0].trouble == TROUBLE
+    # A Pod that lingers on a lost node is trouble though all others run.
+    cache.put_job(job(3, terminating=1))
+    assert cache.jobs(UID)[0].trouble == TROUBLE
+    cache.put_job(job(4))
+    assert cache.jobs(UID)[0].trouble is None
+    cache.learn(job(9, uid="unknown"), trouble=TROUBLE)
+    assert [j.uid for j in cache.jobs(UID)] == ["plan-1"]

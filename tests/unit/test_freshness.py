@@ -1,0 +1,47 @@
+"""A watch that does not connect again is dead."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+from imageprocessing_operator.freshness import LIMIT, Freshness
+from yarl import URL
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+async def connect(freshness: Freshness, path: str, watch: str = "true", status: int = 200) -> None:
+    (hook,) = freshness.trace().on_request_end
+    url = URL(f"https://api{path}").with_query(watch=watch)
+    params: Any = SimpleNamespace(url=url, response=SimpleNamespace(status=status))
+    session: Any = None
+    await hook(session, SimpleNamespace(), params)
+
+
+async def test_it_is_stale_after_the_limit() -> None:
+    clock = Clock()
+    freshness = Freshness(clock)
+    await connect(freshness, "/jobs")
+    await connect(freshness, "/requests")
+    clock.now = LIMIT
+    assert freshness.stale(2) is None
+    await connect(freshness, "/jobs")
+    clock.now = LIMIT + 1
+    assert "/requests" in (freshness.stale(2) or "")
+
+
+async def test_lists_and_refusals_are_no_watch() -> None:
+    clock = Clock()
+    freshness = Freshness(clock)
+    await connect(freshness, "/jobs")
+    await connect(freshness, "/requests", watch="false")
+    await connect(freshness, "/requests", status=403)
+    assert freshness.stale(2) is None, "it may take its time to begin"
+    clock.now = LIMIT + 1
+    assert freshness.stale(2) == "only 1 of 2 watches ever connected"
