@@ -93,6 +93,14 @@ class Kubelet:
 
         return eventually(look, f"{count} Pods of {job}", seconds)[0]
 
+    def wait_another(self, job: str, uid: str) -> None:
+        """A Pod that is not the one with this UID; the Job controller waits 10 s after failures."""
+        eventually(
+            lambda: any(pod["metadata"]["uid"] != uid for pod in self.pods(job)),
+            f"another Pod of {job}",
+            seconds=30,
+        )
+
     def start(self, pod: Object) -> None:
         """The worker runs."""
         running = {"name": "worker", "state": {"running": {"startedAt": now()}}}

@@ -140,6 +140,10 @@ class Shop:
         found = self.kube.list("jobs", labels=f"{names.LABEL_REQUEST_UID}={uid}")
         return sorted(found, key=lambda job: str(job["metadata"]["name"]))
 
+    def wait_no_jobs(self, uid: str) -> None:
+        """Waits until a request's Jobs are gone."""
+        eventually(lambda: not self.jobs_of(uid), f"no Job of {uid}")
+
     def steps(self, name: str) -> list[str]:
         """Step and attempt of each Job that is there."""
         labels = [job["metadata"]["labels"] for job in self.jobs(name)]

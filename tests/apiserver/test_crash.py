@@ -8,7 +8,6 @@ from typing import Any
 from imageprocessing_contract import report
 
 from tests.apiserver import kubelet
-from tests.apiserver.kube import eventually
 from tests.apiserver.shop import Shop
 
 SHARDED: dict[str, Any] = {"sharding": {"imagesPerShard": 10, "maxParallelism": 2}}
@@ -104,7 +103,7 @@ def test_requests_that_are_deleted_take_their_jobs_along(shop: Shop) -> None:
         shop.kube.delete("ipr", "gone")
         # Made again at once, so that the old one's last events come to the new one.
         new = shop.apply("gone", **SHARDED)["metadata"]["uid"]
-        eventually(lambda uid=uid: shop.jobs_of(uid) == [], "the old Jobs are gone")
+        shop.wait_no_jobs(uid)
         assert shop.job("gone", "plan") != job
         end_plan(shop, "gone")
         end_shards(shop, "gone")
@@ -115,7 +114,7 @@ def test_requests_that_are_deleted_take_their_jobs_along(shop: Shop) -> None:
         shop.kube.delete("ipr", "gone")
 
 
-GARBLED = {
+GARBLED: dict[str, bytes | str] = {
     "no-message": "",
     "cut": kubelet.planned(20, 2)[:-9],
     "no-json": "Killed",
@@ -174,13 +173,7 @@ def test_pods_that_fail_are_tried_again(shop: Shop) -> None:
     for code in retries:
         name = f"exit-{code}"
         job = shop.job(name, "plan")
-        eventually(
-            lambda job=job, uid=first[code]: [
-                p for p in shop.kubelet.pods(job) if p["metadata"]["uid"] != uid
-            ],
-            "another Pod",
-            seconds=30,
-        )
+        shop.kubelet.wait_another(job, first[code])
         shop.kubelet.finish(job, kubelet.whole(1))
         shop.wait_finished(name, "Succeeded")
         assert shop.steps(name) == ["plan-1"]
