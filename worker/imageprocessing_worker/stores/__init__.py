@@ -13,6 +13,9 @@ from urllib.parse import quote
 import msgspec
 from imageprocessing_contract.task import Output
 
+_BUFFER = 1 << 18
+"""Bytes; a call of the store for each row would take as long as reading the row."""
+
 
 class CheckedFile:
     """What a writer's block writes to: its errors become StoreError, the block's own do not."""
@@ -21,11 +24,20 @@ class CheckedFile:
         self, write: Callable[[bytes], int], errors: Callable[[], AbstractContextManager[None]]
     ) -> None:
         self._write, self._errors = write, errors
+        self._buffer = bytearray()
 
     def write(self, data: bytes) -> int:
         """Like a file's."""
+        self._buffer += data
+        if len(self._buffer) >= _BUFFER:
+            self.flush()
+        return len(data)
+
+    def flush(self) -> None:
+        """Writes what is left; for the store, at the end of the block."""
         with self._errors():
-            return self._write(data)
+            self._write(bytes(self._buffer))
+        self._buffer.clear()
 
 
 class Store(Protocol):

@@ -45,7 +45,9 @@ class FolderStore:
             with _writing(path):
                 file = aside.open("wb")
             try:
-                yield CheckedFile(file.write, lambda: _writing(path))
+                checked = CheckedFile(file.write, lambda: _writing(path))
+                yield checked
+                checked.flush()
                 with _writing(path):
                     file.flush()
                     os.fsync(file.fileno())

@@ -75,7 +75,9 @@ class GCSStore:
             **condition,
         )
         try:
-            yield CheckedFile(upload.write, lambda: errors(path))
+            file = CheckedFile(upload.write, lambda: errors(path))
+            yield file
+            file.flush()
             with errors(path):
                 upload.close()
         except _ExistsError as error:
