@@ -432,3 +432,12 @@ def later(job: Job, queue: str | None) -> Job:
     if job.suspended and queue is None:
         return replace(job, active=0, ready=0, terminating=0)
     return replace(job, active=0, ready=0, terminating=0, ended="Complete", report=None)
+
+
+def test_a_webhook_waits_for_no_event() -> None:
+    """Should the watch lose what the end wrote, the outbox is looked at all the same."""
+    decision = reconcile(a_request(BEGUN, webhook=WEBHOOK), [ended("plan", WHOLE)], NOW)
+    assert decision.status.webhook is not None
+    assert decision.again == NOW
+    told = reconcile(a_request(decision.status, webhook=WEBHOOK), [], NOW)
+    assert names_of(told.actions) == ["deliver 1"]
