@@ -252,6 +252,20 @@ async def test_cancelling_at_any_time_loses_no_place() -> None:
     assert all(isinstance(result, Encoded) for result in results)
 
 
+async def test_cancelling_at_any_time_mixes_no_children_up() -> None:
+    """A cancelled start must not leave its answer to the next one, which would get that pid."""
+    for turns in range(8):
+        async with codec() as pool:
+            task = asyncio.create_task(pool.compress(photo()))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            assert isinstance(await pool.compress(photo()), Encoded)
+            (child,) = pool._children
+            assert child.pid == processes(pool)[-1]  # in the order of their start
+
+
 async def test_nothing_is_left_when_it_is_closed() -> None:
     async with codec(children=2) as pool:
         await asyncio.gather(*(pool.compress(photo()) for _ in range(4)))

@@ -157,10 +157,10 @@ def test_broken_exif_does_not_lose_the_picture() -> None:
         encoded(broken, compression(metadata="Keep"))
 
 
-def animation(format_: str) -> bytes:
+def animation(format_: str, **options: Any) -> bytes:
     frames = [opened(data) for _, data in photos.crops(4, 200, 150, "PNG")]
     return photos.encoded(
-        frames[0], format_, save_all=True, append_images=frames[1:], duration=100, loop=0
+        frames[0], format_, save_all=True, append_images=frames[1:], duration=100, loop=0, **options
     )
 
 
@@ -204,8 +204,13 @@ def test_an_original_is_kept_only_where_nothing_speaks_against_it() -> None:
     assert not encoded(small, compression("WebP")).unchanged
     assert not encoded(photos.encoded(picture, "JPEG")).unchanged
     assert not encoded(turned(picture, 6, "JPEG", quality=20)).unchanged
-    assert not encoded(photos.encoded(picture.convert("CMYK"), "JPEG", quality=10)).unchanged
-    assert not encoded(animation("WEBP"), compression("WebP", quality=100)).unchanged
+    high = compression(quality=100)
+    assert encoded(small, high).unchanged
+    assert not encoded(photos.encoded(picture.convert("CMYK"), "JPEG", quality=10), high).unchanged
+    tiny = animation("WEBP", quality=1)
+    result = encoded(tiny, compression("WebP", quality=100))
+    assert not result.unchanged
+    assert len(result.data) > len(tiny)
 
 
 @pytest.mark.parametrize("out", FORMATS)

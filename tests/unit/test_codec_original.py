@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import struct
 import zlib
 
 import numpy as np
 import pytest
+import tifffile
 from imageprocessing_worker.encode import Extras, encode_frames
 from PIL import Image
 
@@ -167,6 +169,17 @@ def test_16_bit_colour_png_is_not_reduced() -> None:
     result = encoded(data, ORIGINAL)
     assert result.unchanged
     assert result.data == data.replace(chunk(b"tEXt", b"Comment\0secret"), b"")
+
+
+def test_16_bit_colour_tiff_is_not_reduced() -> None:
+    wide = np.asarray(photos.photograph()).astype(np.uint16) * 257 - 3
+    buffer = io.BytesIO()
+    tifffile.imwrite(buffer, wide, photometric="rgb", description="secret")
+    data = buffer.getvalue()
+    result = encoded(data, ORIGINAL)
+    assert result.unchanged
+    assert b"secret" not in result.data
+    assert (tifffile.imread(io.BytesIO(result.data)) == wide).all()
 
 
 def test_png_keeps_what_its_colours_need() -> None:
