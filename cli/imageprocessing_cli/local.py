@@ -26,7 +26,11 @@ Progress = Callable[[str, int, int], None]
 
 
 class StepFailedError(Exception):
-    """A step ended without its result; the message says why."""
+    """A step ended without its result; the message says why, and the last report is kept."""
+
+    def __init__(self, message: str, last: Report | None) -> None:
+        super().__init__(message)
+        self.last = last
 
 
 class Interrupted(Exception):  # noqa: N818 - not an error
@@ -64,11 +68,16 @@ class LocalRun:
     def run(self, progress: Progress) -> Report:
         """The report with the outcome; raises StepFailedError, Interrupted."""
         progress("plan", 0, 1)
-        planned = self._step("plan")
-        if planned.done:
-            return planned
-        shards = planned.shards or 1
-        self._shards(shards, progress)
+        try:
+            planned = self._step("plan")
+        except StepFailedError as error:
+            # As in a cluster: the plan was made, and its one shard failed.
+            if error.last is None or not error.last.shards:
+                raise
+        else:
+            if planned.done:
+                return planned
+            self._shards(planned.shards or 1, progress)
         progress("finalize", 0, 1)
         return self._step("finalize")
 
@@ -88,7 +97,7 @@ class LocalRun:
 
     def _step(self, step: Step, index: int = 0) -> Report:
         tries = self._request.spec.sharding.retries_per_shard + 1
-        message = ""
+        message, found = "", None
         for _ in range(tries):
             code, found, log = self._process(step, index)
             if code == report.EXIT_INTERRUPTED:
@@ -99,7 +108,7 @@ class LocalRun:
             message = f"{error.reason}: {error.message}" if error else log[-2000:]
             if code == report.EXIT_FINAL:
                 break
-        raise StepFailedError(message)
+        raise StepFailedError(message, found)
 
     def _process(self, step: Step, index: int) -> tuple[int, Report | None, str]:
         wanted = msgspec.structs.replace(self._task, step=step)

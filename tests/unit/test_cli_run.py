@@ -160,6 +160,17 @@ def test_failed(
     assert says in ended.stdout + ended.stderr
 
 
+def test_an_outage_is_reported_row_by_row(tmp_path: Path, server: Photos) -> None:
+    """No host can be reached: the shard fails each time, and finalize says why."""
+    rows = ["http://nowhere.invalid/0.jpg", "http://nowhere.invalid/1.jpg"]
+    patience = {"download": {"retries": 0}, "sharding": {"retriesPerShard": 0}}
+    command = [manifest(tmp_path, **patience), "--csv", catalogue(tmp_path, *rows)]
+    ended = ipr(*command, "--output", tmp_path / "out")
+    assert ended.returncode == 1
+    assert "AllImagesFailed: 0 of 2 images done, 2 failed (1 shards failed)" in ended.stdout
+    assert "line 3: http://nowhere.invalid/1.jpg: NameNotResolved" in ended.stdout
+
+
 def test_config_map_in_the_same_file(tmp_path: Path, server: Photos) -> None:
     """What `kubectl apply` takes, `ipr run` takes as it is."""
     text = catalogue(tmp_path, f"{server.base}/0.jpg").read_text()
