@@ -28,7 +28,7 @@ MERGE = {"Content-Type": "application/merge-patch+json"}
 _PAUSE = 0.05  # seconds between two looks at something that is waited for
 
 
-def eventually(look: Callable[[], T | None], what: str, seconds: float = 20) -> T:
+def eventually(look: Callable[[], T | None], what: str, seconds: float = 60) -> T:
     """What `look` returns, once that is true."""
     end = time.monotonic() + seconds
     while True:

@@ -84,7 +84,7 @@ class Kubelet:
         ]
         return sorted(living, key=_index)
 
-    def wait_pods(self, job: str, count: int = 1, seconds: float = 20) -> list[Object]:
+    def wait_pods(self, job: str, count: int = 1, seconds: float = 60) -> list[Object]:
         """Exactly so many Pods, once they are there."""
 
         def look() -> tuple[list[Object]] | None:

@@ -97,7 +97,7 @@ class Shop:
         return {c["type"]: (c["status"], c["reason"]) for c in conditions}
 
     def wait_said(
-        self, name: str, kind: str, status: str, reason: str, seconds: float = 20
+        self, name: str, kind: str, status: str, reason: str, seconds: float = 60
     ) -> None:
         """Waits for a condition with this status and reason."""
         eventually(
@@ -106,7 +106,7 @@ class Shop:
             seconds,
         )
 
-    def wait_status(self, name: str, seconds: float = 20, **fields: Any) -> Object:
+    def wait_status(self, name: str, seconds: float = 60, **fields: Any) -> Object:
         """Waits until these fields of status have these values."""
 
         def look() -> Object | None:
@@ -115,7 +115,7 @@ class Shop:
 
         return eventually(look, f"{fields} of {name}", seconds)
 
-    def wait_finished(self, name: str, reason: str, seconds: float = 20) -> Object:
+    def wait_finished(self, name: str, reason: str, seconds: float = 60) -> Object:
         """Waits for the end and checks the outcome; returns the status."""
         eventually(
             lambda: self.said(name).get("Finished", ("", ""))[0] == "True",
@@ -149,7 +149,7 @@ class Shop:
         labels = [job["metadata"]["labels"] for job in self.jobs(name)]
         return sorted(f"{m[names.LABEL_STEP]}-{m[names.LABEL_ATTEMPT]}" for m in labels)
 
-    def job(self, name: str, step: str, attempt: int = 1, seconds: float = 20) -> str:
+    def job(self, name: str, step: str, attempt: int = 1, seconds: float = 60) -> str:
         """The name of a step's Job, once it is there."""
         uid = self.kube.get("ipr", name)["metadata"]["uid"]
         wanted = names.job_name(name, uid, step, attempt)
@@ -165,7 +165,7 @@ class Shop:
                 return None
             raise
 
-    def wait_job(self, job: str, look: Any, seconds: float = 20) -> Object:
+    def wait_job(self, job: str, look: Any, seconds: float = 60) -> Object:
         """The Job, once `look` is true of it."""
 
         def found() -> Object | None:
