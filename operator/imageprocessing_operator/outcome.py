@@ -16,7 +16,7 @@ def judge(spec: Spec, done: Done, catalogue: Catalogue | None) -> Phase:
     if images.failed:
         message += f", {images.failed} failed"
     if done.failed_shards:
-        message += f" ({done.failed_shards} shards failed)"
+        message += f" (failed shards: {done.failed_shards})"
     left_out = catalogue.invalid_rows if catalogue else 0
     if left_out:
         message += f", {left_out} invalid rows left out"

@@ -11,32 +11,16 @@ from imageprocessing_contract.reasons import Condition
 from imageprocessing_operator.state import Job, Request, read_request
 from imageprocessing_operator.status import Status
 
+from tests.stored import stored_spec
+
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 UID = "8a5c0c8e-5f0c-4b7c-9d3e-0a1b2c3d4e5f"
-SPEC: dict[str, Any] = {
-    "source": {"configMapKeyRef": {"name": "products", "key": "products.csv"}},
-    "output": {"gcs": {"bucket": "catalogue", "prefix": "shop"}},
-    "compression": {
-        "format": "JPEG",
-        "progressive": False,
-        "background": "#ffffff",
-        "keepOriginalIfSmaller": True,
-        "metadata": "Strip",
-    },
-    "download": {
-        "timeoutSeconds": 30,
-        "maxSize": "50Mi",
-        "maxPixels": 50_000_000,
-        "retries": 3,
-        "maxConnectionsPerHost": 16,
-    },
-    "sharding": {"imagesPerShard": 1000, "maxParallelism": 10, "retriesPerShard": 3},
-    "failurePolicy": {"maxFailedImages": "100%", "invalidRows": "Fail"},
-    "worker": {},
-    "activeDeadlineSeconds": 3600,
-    "suspend": False,
-    "jobTTLSecondsAfterFinished": 600,
-}
+SPEC: dict[str, Any] = stored_spec(
+    source={"configMapKeyRef": {"name": "products", "key": "products.csv"}},
+    output={"gcs": {"bucket": "catalogue", "prefix": "shop"}},
+    activeDeadlineSeconds=3600,
+    jobTTLSecondsAfterFinished=600,
+)
 WEBHOOK = {
     "url": "https://hooks.example/x",
     "secretKeyRef": {"name": "hook", "key": "key"},

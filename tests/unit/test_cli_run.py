@@ -167,7 +167,7 @@ def test_an_outage_is_reported_row_by_row(tmp_path: Path, server: Photos) -> Non
     command = [manifest(tmp_path, **patience), "--csv", catalogue(tmp_path, *rows)]
     ended = ipr(*command, "--output", tmp_path / "out")
     assert ended.returncode == 1
-    assert "AllImagesFailed: 0 of 2 images done, 2 failed (1 shards failed)" in ended.stdout
+    assert "AllImagesFailed: 0 of 2 images done, 2 failed (failed shards: 1)" in ended.stdout
     assert "line 3: http://nowhere.invalid/1.jpg: NameNotResolved" in ended.stdout
 
 

@@ -9,6 +9,7 @@ from imageprocessing_contract.report import Report
 from imageprocessing_contract.request import parse_spec, size_bytes, spec_hash
 from imageprocessing_contract.task import STEPS
 
+from tests.stored import stored_spec
 from tests.unit.tasks import make_task
 
 JOB = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
@@ -157,31 +158,12 @@ class Change:
     value: object
 
 
-SPEC: dict[str, Any] = {
-    "requestID": "r",
-    "source": {"inline": "x"},
-    "output": {"gcs": {"bucket": "b"}},
-    "compression": {
-        "format": "JPEG",
-        "progressive": False,
-        "background": "#ffffff",
-        "keepOriginalIfSmaller": True,
-        "metadata": "Strip",
-    },
-    "download": {
-        "timeoutSeconds": 30,
-        "maxSize": "50Mi",
-        "maxPixels": 5,
-        "retries": 3,
-        "maxConnectionsPerHost": 16,
-    },
-    "sharding": {"imagesPerShard": 1000, "maxParallelism": 10, "retriesPerShard": 3},
-    "failurePolicy": {"maxFailedImages": "100%", "invalidRows": "Fail"},
-    "worker": {},
-    "activeDeadlineSeconds": 86400,
-    "suspend": False,
-    "jobTTLSecondsAfterFinished": 3600,
-}
+SPEC: dict[str, Any] = stored_spec(
+    requestID="r",
+    source={"inline": "x"},
+    output={"gcs": {"bucket": "b"}},
+    download={"maxPixels": 5},
+)
 HOOK = {"url": "https://a.example/", "secretKeyRef": {"name": "n", "key": "k"}, "timeoutSeconds": 5}
 MUTABLE = [
     Change("suspend", True),

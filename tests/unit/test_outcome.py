@@ -42,5 +42,5 @@ def test_the_message_counts() -> None:
     catalogue = Catalogue(rows=10, images=10, invalid_rows=2)
     phase = judge(a_request().spec, done(9, 3, failed_shards=1), catalogue)
     assert phase.ready.message == (
-        "9 of 12 images done, 3 failed (1 shards failed), 2 invalid rows left out"
+        "9 of 12 images done, 3 failed (failed shards: 1), 2 invalid rows left out"
     )
