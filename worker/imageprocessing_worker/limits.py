@@ -22,7 +22,7 @@ def processors() -> int:
 
 
 def child_memory(children: int) -> int:
-    """Bytes of address space that each child may use."""
+    """Bytes of data (RLIMIT_DATA) that each child may have."""
     limit = memory_limit()
     if limit is None:
         return _CHILD_MOST
