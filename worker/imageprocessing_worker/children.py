@@ -20,6 +20,7 @@ import msgspec
 from imageprocessing_contract.reasons import ImageReason
 from imageprocessing_contract.request import Compression
 
+from imageprocessing_worker.encoded import Encoded, Refused
 from imageprocessing_worker.protocol import (
     ANSWER,
     LENGTH,
@@ -29,7 +30,6 @@ from imageprocessing_worker.protocol import (
     WAIT,
     Settings,
 )
-from imageprocessing_worker.result import Encoded, Refused
 
 # A photograph of 1,000 px fits, so that it takes one system call and no waiting.
 _SOCKET_BYTES = 1 << 20

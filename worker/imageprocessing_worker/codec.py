@@ -6,9 +6,9 @@ import msgspec
 from imageprocessing_contract.request import Compression
 
 from imageprocessing_worker import colour, encode, formats, original, picture
+from imageprocessing_worker.encoded import Encoded, Refused
 from imageprocessing_worker.formats import UnusableImage
 from imageprocessing_worker.picture import Picture
-from imageprocessing_worker.result import Encoded, Refused
 
 __all__ = ["Encoded", "Refused", "compress"]
 

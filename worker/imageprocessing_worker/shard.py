@@ -19,10 +19,10 @@ from imageprocessing_contract.task import Task
 from imageprocessing_worker import results
 from imageprocessing_worker.children import Codec
 from imageprocessing_worker.download import Downloader, DownloadFailure
+from imageprocessing_worker.encoded import Refused
 from imageprocessing_worker.errors import StepError
 from imageprocessing_worker.plan import Plan, read_rows
 from imageprocessing_worker.records import ImageRecord, Records
-from imageprocessing_worker.result import Refused
 from imageprocessing_worker.results import Result
 from imageprocessing_worker.stores import Store
 
