@@ -19,6 +19,7 @@ ifdef UV
 	uv pip install --quiet --python $(BIN)/python --require-hashes -r locks/dev.txt
 	uv pip install --quiet --python $(BIN)/python --no-deps --editable .
 else
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "needs Python 3.11 or newer; name one: make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/pip install --quiet --require-hashes -r locks/dev.txt
 	$(BIN)/pip install --quiet --no-deps --editable .
@@ -47,10 +48,6 @@ test: $(READY) ## Run all tests but the long ones
 test-long: $(READY) ## Run the soak, outage and million-row tests
 	tests/cluster/install
 	$(BIN)/pytest -m long $(ARGS)
-
-.PHONY: bench
-bench: $(READY) ## Measure throughput
-	$(BIN)/python -m benchmarks $(ARGS)
 
 .PHONY: demo
 demo: $(READY) ## Process real photographs on this machine, without a cluster

@@ -16,7 +16,7 @@ from imageprocessing_contract.report import Report
 from imageprocessing_contract.request import spec_hash
 from imageprocessing_contract.task import Output, Step, Task
 
-from imageprocessing_cli.manifest_file import LocalRequest
+from imageprocessing_cli.manifest_file import TEXT_FILE, LocalRequest
 
 _SHARDS_AT_ONCE = 2
 """Each shard uses all cores; a second one fills the gaps at its start and end."""
@@ -44,13 +44,13 @@ class LocalRun:
         self, request: LocalRequest, folder: Path, allowed_networks: Sequence[str]
     ) -> None:
         spec = request.spec
-        self._request = request
+        self._request, self._mount = request, request.mount
         self._task = Task(
             step="plan",
             namespace="",
             name=request.name,
             request_id=spec.request_id or request.name,
-            spec_hash=spec_hash(msgspec.structs.replace(spec, source=request.source)),
+            spec_hash=spec_hash(msgspec.structs.replace(spec, source=request.identity)),
             source=request.source,
             output=Output(
                 path="",
@@ -67,6 +67,15 @@ class LocalRun:
 
     def run(self, progress: Progress) -> Report:
         """The report with the outcome; raises StepFailedError, Interrupted."""
+        if self._request.text is None:
+            return self._run(self._request.mount, progress)
+        # Not by the environment: a ConfigMap may hold 1 MiB, one variable 128 KiB.
+        with tempfile.TemporaryDirectory() as folder:
+            (Path(folder) / TEXT_FILE).write_text(self._request.text, newline="")
+            return self._run(folder, progress)
+
+    def _run(self, mount: str, progress: Progress) -> Report:
+        self._mount = mount
         progress("plan", 0, 1)
         try:
             planned = self._step("plan")
@@ -116,11 +125,10 @@ class LocalRun:
             environ = {
                 **os.environ,
                 names.ENV_TASK: task.encode(wanted),
-                names.ENV_INLINE_SOURCE: self._request.source.inline or "",
                 names.ENV_POD_UID: f"local-{os.getpid()}-{os.urandom(4).hex()}",
                 names.ENV_SHARD_INDEX: str(index),
                 names.ENV_TERMINATION_LOG: said.name,
-                names.ENV_SOURCE_MOUNT: self._request.mount,
+                names.ENV_SOURCE_MOUNT: self._mount,
             }
             command = [sys.executable, "-m", "imageprocessing_worker"]
             ended = subprocess.run(command, env=environ, stderr=subprocess.PIPE, text=True)  # noqa: PLW1510

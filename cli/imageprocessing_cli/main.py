@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
 import click
 from imageprocessing_contract import __version__, names
 from imageprocessing_contract.guard import Guard
-from imageprocessing_contract.reasons import Reason
+from imageprocessing_contract.reasons import ImageReason, Reason
 from imageprocessing_contract.report import Report
 from imageprocessing_operator.conditions import Phase
 from imageprocessing_operator.outcome import judge
@@ -22,7 +23,7 @@ from imageprocessing_cli.manifest_file import UsageError, read_local_request
 EXIT_FAILED, EXIT_USAGE, EXIT_PARTLY, EXIT_INTERRUPTED = 1, 2, 3, 130
 
 _WORDS = {
-    "plan": "Reading the catalogue",
+    "plan": "Processing",
     "shards": "Processing",
     "finalize": "Writing the results",
 }
@@ -64,7 +65,7 @@ def run(file: Path, folder: Path, csv: Path | None, allowed: tuple[str, ...]) ->
     try:
         request = read_local_request(file, csv)
         _check_networks(allowed)
-        local = LocalRun(request, folder.resolve(), allowed)
+        local = LocalRun(request, _writable(folder.resolve()), allowed)
     except UsageError as error:
         click.echo(f"Error: {error}", err=True)
         sys.exit(EXIT_USAGE)
@@ -76,6 +77,7 @@ def run(file: Path, folder: Path, csv: Path | None, allowed: tuple[str, ...]) ->
             TimeElapsedColumn(),
             console=console,
             transient=True,
+            disable=not console.is_terminal,
         ) as bar:
             shown = bar.add_task("Starting", total=1)
 
@@ -84,6 +86,11 @@ def run(file: Path, folder: Path, csv: Path | None, allowed: tuple[str, ...]) ->
 
             report = local.run(progress)
     except StepFailedError as error:
+        failure = error.last.error if error.last else None
+        if failure and failure.reason == Reason.REQUEST_ID_CONFLICT:
+            message = "holds results of another catalogue or manifest; give another --output"
+            click.echo(f"Error: {folder.resolve()} {message}, or remove it", err=True)
+            sys.exit(EXIT_USAGE)
         click.echo(f"Failed: {error}", err=True)
         sys.exit(EXIT_FAILED)
     except (Interrupted, KeyboardInterrupt):
@@ -98,6 +105,18 @@ def run(file: Path, folder: Path, csv: Path | None, allowed: tuple[str, ...]) ->
         sys.exit(EXIT_FAILED)
     if outcome.ready.reason == Reason.PARTIALLY_SUCCEEDED:
         sys.exit(EXIT_PARTLY)
+
+
+def _writable(folder: Path) -> Path:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        message = f"--output {folder}: {error.strerror}"
+        raise UsageError(message) from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        message = f"--output {folder} is not writable"
+        raise UsageError(message)
+    return folder
 
 
 def _check_networks(networks: tuple[str, ...]) -> None:
@@ -126,6 +145,9 @@ def _say(report: Report, outcome: Phase, folder: Path, request_id: str) -> None:
     if done.images.failed:
         lines.append(f"  Failed   {folder / names.FAILED_CSV}")
         lines += [f"    line {f.line}: {f.url}: {f.reason}: {f.message}" for f in done.failures]
+        if any(f.reason == ImageReason.ADDRESS_NOT_ALLOWED for f in done.failures):
+            lines.append("  Private addresses are allowed with --allow-network CIDR.")
+        lines.append("  To try the failures again: --csv with that file, and another --output.")
     click.echo("\n".join(lines))
 
 

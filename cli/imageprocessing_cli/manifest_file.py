@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 from typing import Any
 
 import msgspec
 from imageprocessing_contract import names
-from imageprocessing_contract.request import ClaimPath, Source, Spec, parse_spec
+from imageprocessing_contract.request import ClaimPath, KeyRef, Source, Spec, parse_spec
 
 from imageprocessing_cli.manifest import validate, with_defaults
 from imageprocessing_cli.yaml_documents import DocumentError, load_documents
+
+TEXT_FILE = "products.csv"
+"""Name under which a catalogue that is in the manifest's file reaches the worker."""
 
 
 class UsageError(Exception):
@@ -26,14 +30,21 @@ class LocalRequest(msgspec.Struct, frozen=True):
     source: Source
     mount: str
     """Folder that takes the place of the source's claim."""
+    identity: Source
+    """What the source is by its content: another catalogue under one name is another request."""
+    text: str | None = None
+    """A catalogue that is in the file itself."""
 
 
 def read_local_request(file: Path, csv: Path | None) -> LocalRequest:
     """Raises UsageError for a file that is no valid request, or whose source is out of reach."""
     try:
         documents = load_documents(file.read_text())
-    except (OSError, UnicodeDecodeError, DocumentError) as error:
-        message = f"{file}: {error}"
+    except OSError as error:
+        message = f"{file}: {error.strerror}"
+        raise UsageError(message) from error
+    except (UnicodeDecodeError, DocumentError) as error:
+        message = f"{file} is no manifest: {error}; a catalogue is given with --csv"
         raise UsageError(message) from error
     requests = [document for document in documents if document.get("kind") == names.KIND]
     if len(requests) != 1:
@@ -44,33 +55,50 @@ def read_local_request(file: Path, csv: Path | None) -> LocalRequest:
         raise UsageError(message)
     manifest = with_defaults(requests[0])
     spec = parse_spec(manifest["spec"])
-    source, mount = _source(spec.source, csv, documents)
-    return LocalRequest(manifest["metadata"].get("name", "request"), spec, source, mount)
-
-
-def _source(
-    source: Source, csv: Path | None, documents: list[dict[str, Any]]
-) -> tuple[Source, str]:
+    name = manifest["metadata"].get("name", "request")
+    source = spec.source
     if csv is not None:
-        path = csv.resolve()
-        if not path.is_file():
-            message = f"--csv {csv}: there is no such file"
-            raise UsageError(message)
-        claim = ClaimPath(claim_name="local", path=path.name)
-        return Source(persistent_volume_claim=claim), os.fspath(path.parent)
+        return _from_file(name, spec, csv)
+    if source.inline is not None:
+        return _from_text(name, spec, source.inline)
     if ref := source.config_map_key_ref:
-        for document in documents:
-            named = document.get("metadata", {}).get("name")
-            if document.get("kind") == "ConfigMap" and named == ref.name:
-                text = document.get("data", {}).get(ref.key)
-                if text is not None:
-                    return Source(inline=text), ""
-        message = (
-            f"the ConfigMap {ref.name} with the key {ref.key} is not in the file; "
-            "add it as a second document, or give the catalogue with --csv FILE"
-        )
-        raise UsageError(message)
+        return _from_text(name, spec, _config_map_text(ref, documents))
     if source.persistent_volume_claim or source.failures_of:
         message = "this source is only there in a cluster; give the catalogue with --csv FILE"
         raise UsageError(message)
-    return source, ""
+    return LocalRequest(name, spec, source, "", source)
+
+
+def _from_file(name: str, spec: Spec, csv: Path) -> LocalRequest:
+    path = csv.resolve()
+    try:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        message = f"--csv {csv}: {error.strerror}"
+        raise UsageError(message) from error
+    source = _file(path.name)
+    return LocalRequest(name, spec, source, os.fspath(path.parent), Source(inline=digest))
+
+
+def _from_text(name: str, spec: Spec, text: str) -> LocalRequest:
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    return LocalRequest(name, spec, _file(TEXT_FILE), "", Source(inline=digest), text)
+
+
+def _file(name: str) -> Source:
+    return Source(persistent_volume_claim=ClaimPath(claim_name="local", path=name))
+
+
+def _config_map_text(ref: KeyRef, documents: list[dict[str, Any]]) -> str:
+    for document in documents:
+        named = (document.get("metadata") or {}).get("name")
+        if document.get("kind") == "ConfigMap" and named == ref.name:
+            text = (document.get("data") or {}).get(ref.key)
+            if isinstance(text, str):
+                return text
+    message = (
+        f"the ConfigMap {ref.name} with the key {ref.key} is not in the file; "
+        "add it as a second document, or give the catalogue with --csv FILE"
+    )
+    raise UsageError(message)

@@ -32,7 +32,6 @@ async def run(settings: Settings) -> None:
     courier = Courier(api, Guard(settings.webhook_allowed_networks))
     controller = Controller(api, courier, settings)
     freshness = Freshness()
-    ready = asyncio.Event()
     try:
         others = [
             asyncio.create_task(controller.run()),
@@ -40,7 +39,7 @@ async def run(settings: Settings) -> None:
         ]
         # All tasks that begin after Kopf are its own to Kopf: at the end it waits 5 s for them.
         await asyncio.sleep(0)
-        watching = asyncio.create_task(watch(controller, connection, freshness, settings, ready))
+        watching = asyncio.create_task(watch(controller, connection, freshness, settings))
         ended, _ = await asyncio.wait([watching, *others], return_when=asyncio.FIRST_COMPLETED)
         for task in [watching, *others]:
             task.cancel()
@@ -64,7 +63,7 @@ def main() -> int:
     logging.getLogger("kopf").setLevel(logging.WARNING)
     try:
         settings = read_settings(os.environ)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, ValueError) as error:
         logger.error("the settings in the environment are wrong: %s", error)
         return 2
     try:

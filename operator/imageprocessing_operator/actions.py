@@ -23,9 +23,10 @@ class CreateJob(msgspec.Struct, frozen=True):
 
 
 class DeleteJob(msgspec.Struct, frozen=True):
-    """Delete a Job and, in the background, its Pods."""
+    """Delete a Job and its Pods; with wait it stays until they have ended."""
 
     job: Job
+    wait: bool = False
 
 
 class UpdateJob(msgspec.Struct, frozen=True):
@@ -44,7 +45,7 @@ class ReadReport(msgspec.Struct, frozen=True):
 
 
 class FindTrouble(msgspec.Struct, frozen=True):
-    """Find out what keeps a Job's Pods from running; `quiet` is when a look costs nothing."""
+    """Find out what keeps a Job's Pods from running."""
 
     job: Job
 

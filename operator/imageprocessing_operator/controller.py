@@ -225,7 +225,7 @@ class Controller:
                 else:
                     self._cache.put_job(updated)
             case DeleteJob():
-                await self._executor.delete_job(action.job)
+                await self._executor.delete_job(action.job, wait=action.wait)
             case ReadReport():
                 self._cache.learn(action.job, report=await read_report(self._api, action.job))
                 return True

@@ -6,6 +6,7 @@ import logging
 from datetime import datetime
 from typing import Any
 
+import msgspec
 from imageprocessing_contract import names
 from imageprocessing_contract.reasons import Condition, Reason
 from imageprocessing_contract.request import Source, parse_spec
@@ -56,13 +57,16 @@ class Executor:
         assert job is not None  # noqa: S101 - it has the labels that we gave it
         return job
 
-    async def delete_job(self, job: Job) -> None:
-        """Background: without it the Pods live on, ownerless."""
+    async def delete_job(self, job: Job, *, wait: bool) -> None:
+        """Background or Foreground: without either the Pods live on, ownerless."""
         try:
             await self._api.call(
                 "DELETE",
                 jobs_path(job.namespace, job.name),
-                body={"propagationPolicy": "Background", "preconditions": {"uid": job.uid}},
+                body={
+                    "propagationPolicy": "Foreground" if wait else "Background",
+                    "preconditions": {"uid": job.uid},
+                },
             )
         except APIError as error:
             # 409: the name is another Job's by now.
@@ -185,7 +189,10 @@ class Executor:
             if error.status == 404:
                 return None
             raise
-        return jobs.read_task(plan).failures_of
+        try:
+            return jobs.read_task(plan).failures_of
+        except msgspec.DecodeError:
+            return None  # of a version before this operator's
 
     async def _adopt(self, request: Request, name: str, now: datetime) -> Job | Trouble:
         """The Job that already has the name, if it is this request's own."""

@@ -14,7 +14,8 @@ from imageprocessing_operator.state import Request
 
 _USER = 65532  # "nonroot" of the distroless images; the Dockerfiles use the same
 _GRACE = 30
-"""Seconds from SIGTERM to SIGKILL; the worker needs one checkpoint, about two."""
+"""Seconds from SIGTERM to SIGKILL: one checkpoint takes about two, uploads under way may
+take as long as the bucket lets them."""
 
 
 def build_job(

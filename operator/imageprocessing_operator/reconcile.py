@@ -308,6 +308,8 @@ class _Visit:
 
     def suspend(self) -> Decision:
         """Stop what runs; its Pods checkpoint and end."""
+        if shards := self.newest("shards"):
+            self.count_shards(shards)
         return self.decide(self.stopping(), conditions.suspended())
 
     def stopping(self) -> list[Action]:
@@ -315,7 +317,7 @@ class _Visit:
         unended = [job for job in self.jobs if job.ended is None and not job.deleting]
         if self.request.queue is not None:
             # A Job in Kueue's queue is Kueue's to suspend; the step resumes from checkpoints.
-            return [DeleteJob(job) for job in unended]
+            return [DeleteJob(job, wait=True) for job in unended]
         return [UpdateJob(job, suspend=True) for job in unended if not job.suspended]
 
     def stop_at_the_deadline(self) -> Decision:
@@ -324,11 +326,13 @@ class _Visit:
         job = self.newest(step)
         if job is None:
             return self.work_on("finalize", None)
+        if step == "shards":
+            self.count_shards(job)
         if job.ended is None:
             actions = self.stopping()
             if job.terminating:
                 actions.append(FindTrouble(job))
-            if actions or job.active:
+            if actions or job.active or job.deleting:
                 return self.carry_on(step, actions, job.trouble)
             return self.work_on("finalize", None)
         if step == "plan" and isinstance(job.report, Report) and not job.report.done:
@@ -368,8 +372,10 @@ class _Visit:
 
     def end(self, outcome: Phase) -> Decision:
         """Whatever the end is: stop what still runs, let the Jobs go, open the outbox."""
+        shards = self.status.shards
         self.status = msgspec.structs.replace(
             self.status,
+            shards=msgspec.structs.replace(shards, active=0) if shards else None,
             completion_time=self.now,
             webhook=outbox.opened(self.request, outcome.finished.reason, self.now),
         )

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import msgspec
+from imageprocessing_contract.guard import Guard
 
 _PREFIX = "IMAGEPROCESSING_"
 
@@ -27,10 +28,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def read_settings(environ: Mapping[str, str]) -> Settings:
-    """Raises msgspec.ValidationError or DecodeError for a variable that cannot be read."""
+    """Raises msgspec.DecodeError or ValueError for a variable that cannot be read."""
     fields: dict[str, Any] = {}
     for field in msgspec.structs.fields(Settings):
         text = environ.get(_PREFIX + field.name.upper())
         if text is not None:
             fields[field.name] = text if field.type is str else msgspec.json.decode(text)
-    return msgspec.convert(fields, Settings)
+    settings = msgspec.convert(fields, Settings)
+    for name in ("worker_allowed_networks", "webhook_allowed_networks"):
+        try:
+            Guard(getattr(settings, name))
+        except ValueError as error:
+            message = f"{_PREFIX}{name.upper()}: {error}"
+            raise ValueError(message) from error
+    return settings

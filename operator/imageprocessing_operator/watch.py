@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator
 from typing import Any
 
@@ -38,7 +37,7 @@ def operator_settings() -> kopf.OperatorSettings:
     settings.watching.label_selectors["batch", "jobs"] = names.LABEL_REQUEST_UID
     # Handlers' log lines are no Kubernetes events.
     settings.posting.level = 30
-    # The resources are known: nothing has to be found out about the cluster.
+    # The resources are known: no watching for new kinds and namespaces.
     settings.scanning.disabled = True
     # One replica with strategy Recreate: there is nobody to agree with.
     settings.peering.standalone = True
@@ -53,7 +52,6 @@ async def watch(
     connection: client.ApiClient,
     freshness: Freshness,
     settings: Settings,
-    ready: asyncio.Event,
 ) -> None:
     """Runs the watches until they end, which only happens with an error or a signal."""
     registry = kopf.OperatorRegistry()
@@ -78,7 +76,6 @@ async def watch(
         standalone=True,
         clusterwide=not settings.namespaces,
         namespaces=settings.namespaces,
-        ready_flag=ready,
     )
 
 

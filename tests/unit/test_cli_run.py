@@ -173,7 +173,9 @@ def test_an_outage_is_reported_row_by_row(tmp_path: Path, server: Photos) -> Non
 
 def test_config_map_in_the_same_file(tmp_path: Path, server: Photos) -> None:
     """What `kubectl apply` takes, `ipr run` takes as it is."""
-    text = catalogue(tmp_path, f"{server.base}/0.jpg").read_text()
+    # Larger than one variable of the environment may be.
+    rows = [f"{server.base}/0.jpg?{'x' * 1900}{n}" for n in range(80)]
+    text = catalogue(tmp_path, f"{server.base}/0.jpg", *rows).read_text()
     config_map = {
         "apiVersion": "v1",
         "kind": "ConfigMap",
@@ -182,7 +184,32 @@ def test_config_map_in_the_same_file(tmp_path: Path, server: Photos) -> None:
     }
     source = {"configMapKeyRef": {"name": "products", "key": "products.csv"}}
     file = manifest(tmp_path, config_map, source=source)
-    assert ipr(file, "--output", tmp_path / "out", *LOOPBACK).returncode == 0
+    ended = ipr(file, "--output", tmp_path / "out", *LOOPBACK)
+    assert "1 of 81 images done" in ended.stdout
+
+
+def test_another_catalogue_is_another_request(tmp_path: Path, server: Photos) -> None:
+    """Its content counts: a copy goes on, a change under the same name is refused."""
+    out, file = tmp_path / "out", manifest(tmp_path)
+    first = catalogue(tmp_path, f"{server.base}/0.jpg")
+    assert ipr(file, "--csv", first, "--output", out, *LOOPBACK).returncode == 0
+    copy = tmp_path / "copy.csv"
+    copy.write_bytes(first.read_bytes())
+    assert ipr(file, "--csv", copy, "--output", out, *LOOPBACK).returncode == 0
+    changed = catalogue(tmp_path, f"{server.base}/1.jpg")
+    ended = ipr(file, "--csv", changed, "--output", out, *LOOPBACK)
+    assert ended.returncode == 2
+    assert f"{out} holds results of another catalogue or manifest" in ended.stderr
+
+
+@pytest.mark.parametrize("data", [None, {"products.csv": 7}, {}])
+def test_config_map_without_a_catalogue(tmp_path: Path, data: object) -> None:
+    """Says what is missing, and no traceback."""
+    config_map = {"kind": "ConfigMap", "metadata": {"name": "products"}, "data": data}
+    source = {"configMapKeyRef": {"name": "products", "key": "products.csv"}}
+    ended = ipr(manifest(tmp_path, config_map, source=source), "--output", tmp_path / "out")
+    assert ended.returncode == 2
+    assert "is not in the file" in ended.stderr
 
 
 @pytest.mark.parametrize(
@@ -191,7 +218,7 @@ def test_config_map_in_the_same_file(tmp_path: Path, server: Photos) -> None:
         ({"compresion": {}}, [], 'spec.compresion: unknown field "spec.compresion"'),
         ({"sharding": {"imagesPerShard": 0}}, [], "spec.sharding.imagesPerShard"),
         ({}, [], "give the catalogue with --csv FILE"),
-        ({}, ["--csv", "missing.csv"], "--csv missing.csv: there is no such file"),
+        ({}, ["--csv", "missing.csv"], "--csv missing.csv: No such file or directory"),
         (
             {},
             ["--csv", "products.csv", "--allow-network", "10.0.0.1/8"],

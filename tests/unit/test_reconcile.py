@@ -262,6 +262,36 @@ def test_a_queue_decides_itself() -> None:
     assert names_of(reconcile(suspended, [RUNNING_SHARDS], NOW).actions) == ["delete shards"]
 
 
+def test_a_deleted_jobs_pods_end_before_finalize_begins() -> None:
+    """Kueue's Jobs are deleted at the deadline: until they are gone their Pods checkpoint."""
+    queued = msgspec.structs.replace(a_request(SHARDED), queue="q")
+    (stop,) = reconcile(queued, [RUNNING_SHARDS], after(9999)).actions
+    assert isinstance(stop, DeleteJob)
+    assert stop.wait
+    leaving = msgspec.structs.replace(RUNNING_SHARDS, deleting=True, active=0, ready=0)
+    assert reconcile(queued, [leaving], after(9999)).actions == []
+    assert names_of(reconcile(queued, [], after(9999)).actions) == [
+        "create finalize 1 DeadlineExceeded"
+    ]
+
+
+def test_counts_are_true_while_suspended_and_at_the_end() -> None:
+    """What ran when the request was stopped does not run any more."""
+    stopped = msgspec.structs.replace(
+        RUNNING_SHARDS, suspended=True, active=0, ready=0, succeeded=1
+    )
+    shards = reconcile(a_request(SHARDED, suspend=True), [stopped], NOW).status.shards
+    assert shards is not None
+    assert (shards.active, shards.succeeded) == (0, 1)
+    assert SHARDED.shards is not None
+    busy = msgspec.structs.replace(ENDING, shards=msgspec.structs.replace(SHARDED.shards, active=7))
+    failed = a_job("finalize", ended="Failed", report=LostReport("gone"))
+    ended = reconcile(a_request(busy), [failed], NOW).status
+    assert ended.is_true(Condition.FINISHED)
+    assert ended.shards is not None
+    assert ended.shards.active == 0
+
+
 def test_what_is_being_deleted_is_left_alone() -> None:
     request = msgspec.structs.replace(a_request(BEGUN), deleting=True)
     decision = reconcile(request, [], NOW)

@@ -177,7 +177,9 @@ def test_an_outage_is_not_a_thousand_bad_images(tmp_path: Path) -> None:
     error = ended.report.error
     assert error is not None
     assert error.reason == "ShardFailed"
-    assert error.message.startswith("none of the 3 images of shard 0 could be fetched; the last: ")
+    assert error.message.startswith(
+        "none of the 3 images of shard 0 could be fetched; for example line 2: "
+    )
     assert not results.is_committed(store, 0)
 
 

@@ -225,6 +225,16 @@ with FolderStore(sys.argv[1], "r", "").writer("x", "") as file:
     assert not any(path.is_file() for path in tmp_path.rglob("*"))
 
 
+def test_an_empty_file_of_a_crashed_node_is_written_again(tmp_path: Path) -> None:
+    """Its name was on the disk before its bytes were: it must not count as done."""
+    store = folder(tmp_path)
+    assert store.create("x.jpg", b"image", "image/jpeg")
+    (tmp_path / "r" / "x.jpg").write_bytes(b"")
+    assert store.create("x.jpg", b"image", "image/jpeg")
+    assert store.read("x.jpg") == b"image"
+    assert not store.create("x.jpg", b"other", "image/jpeg")
+
+
 def test_somebody_else_tidies_up_while_we_write(tmp_path: Path) -> None:
     store = folder(tmp_path)
 

@@ -40,6 +40,8 @@ _BLOCKS_KEPT = 8
 def serve(control: socket.socket, settings: Settings) -> None:
     """The nursery: starts children, and tells how they ended, until the worker is gone."""
     libc = ctypes.CDLL(None)
+    # While it waits for a child to end it reads nothing, not even that the worker is gone.
+    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     # Pillow warns of odd metadata: a stranger's file is not worth a line in our log.
     warnings.simplefilter("ignore")
     gc.freeze()  # else the first collection in a child copies every page

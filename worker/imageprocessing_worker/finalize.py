@@ -74,7 +74,7 @@ def finalize(task: Task, store: Store, records: Records) -> Finished:
     records.put_request(
         RequestRecord(
             request_id=task.request_id,
-            status="completed" if done.images.succeeded else "failed",
+            status="completed" if done.images.succeeded or not done.images.total else "failed",
             csv_url=urls.csv_url,
             images=done.images.total,
             succeeded=done.images.succeeded,

@@ -264,7 +264,7 @@ class ShardRun:
             result = next(iter(self._done.values()))
             message = (
                 f"none of the {len(self._done)} images of shard {self._index} could be fetched; "
-                f"the last: {result.reason}: {result.message}"
+                f"for example line {result.line}: {result.reason}: {result.message}"
             )
             raise StepError(Reason.SHARD_FAILED, message, transient=True)
 

@@ -29,10 +29,15 @@ class FolderStore:
         """See Store."""
         with _writing(path):
             target = self._top / path
-            if target.exists():
+            if _is_there(target):
                 return False
-            with self._aside(path) as aside:
-                aside.write_bytes(data)
+            with self._aside(path) as aside, aside.open("wb") as file:
+                file.write(data)
+                file.flush()
+                # Not for images, which are many: what a crash of the node leaves of one is
+                # an empty file, and that is written again.
+                if not content_type.startswith("image/"):
+                    os.fsync(file.fileno())
                 self._make(target.parent)
                 return _link(aside, target)
 
@@ -117,7 +122,8 @@ class FolderStore:
         try:
             yield aside
         finally:
-            aside.unlink(missing_ok=True)
+            with suppress(OSError):  # tidy() takes what is left
+                aside.unlink(missing_ok=True)
 
     def _make(self, folder: Path) -> None:
         if folder not in self._made:
@@ -127,6 +133,15 @@ class FolderStore:
 
 def _version(stat: os.stat_result) -> str:
     return f"{stat.st_size}-{stat.st_mtime_ns}"
+
+
+def _is_there(target: Path) -> bool:
+    """Whether the file is there and not the empty one that a crash of a node leaves."""
+    with suppress(FileNotFoundError):
+        if target.stat().st_size:
+            return True
+        target.unlink()
+    return False
 
 
 def _link(aside: Path, target: Path) -> bool:
