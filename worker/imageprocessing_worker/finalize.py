@@ -16,7 +16,7 @@ from imageprocessing_worker.csv_file import CSVFile
 from imageprocessing_worker.errors import StepError
 from imageprocessing_worker.lines import CatalogueError
 from imageprocessing_worker.page import Page
-from imageprocessing_worker.plan import Plan, check_spec, decode_own, read_plan, read_rows
+from imageprocessing_worker.plan import Plan, read_own, read_plan, read_rows
 from imageprocessing_worker.records import Records, RequestRecord
 from imageprocessing_worker.results import Result
 from imageprocessing_worker.stores import CheckedFile, Store, beside, open_store
@@ -36,12 +36,7 @@ class Finished(msgspec.Struct, frozen=True, kw_only=True):
 
 def read_done(store: Store, spec_hash: str) -> Finished | None:
     """The outcome that is there; StepError when it is another spec's."""
-    text = store.read(names.DONE)
-    if text is None:
-        return None
-    finished = decode_own(text, Finished, names.DONE)
-    check_spec(finished.spec_hash, spec_hash, names.DONE)
-    return finished
+    return read_own(store, names.DONE, Finished, spec_hash)
 
 
 def finalize(task: Task, store: Store, records: Records) -> Finished:

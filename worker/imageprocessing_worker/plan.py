@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable, Iterator
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import msgspec
 from imageprocessing_contract import names, report
@@ -28,7 +28,13 @@ from imageprocessing_worker.errors import StepError
 from imageprocessing_worker.lines import CatalogueError
 from imageprocessing_worker.stores import CheckedFile, Store
 
-T = TypeVar("T")
+
+class _OfSpec(Protocol):
+    @property
+    def spec_hash(self) -> str: ...
+
+
+T = TypeVar("T", bound=_OfSpec)
 MAX_SHARDS = 100_000
 """What an Indexed Job allows."""
 
@@ -69,34 +75,29 @@ class InvalidCatalogueError(StepError):
 
 def read_plan(store: Store, spec_hash: str) -> Plan | None:
     """The plan that is there; StepError when it was made for another spec."""
-    text = store.read(names.PLAN)
+    return read_own(store, names.PLAN, Plan, spec_hash)
+
+
+def read_own(store: Store, file: str, kind: type[T], spec_hash: str) -> T | None:
+    """A JSON file of ours, None where there is none; StepError when it is another request's."""
+    text = store.read(file)
     if text is None:
         return None
-    plan = decode_own(text, Plan, names.PLAN)
-    check_spec(plan.spec_hash, spec_hash, names.PLAN)
-    return plan
-
-
-def decode_own(text: bytes, kind: type[T], file: str) -> T:
-    """Reads a JSON file of ours; raises StepError where it is not."""
     try:
-        return msgspec.json.decode(text, type=kind)
+        found = msgspec.json.decode(text, type=kind)
     except msgspec.DecodeError as error:
         message = (
             f"the output holds a {file} that this worker cannot read ({error}); "
             "choose another requestID, or remove that folder"
         )
         raise StepError(Reason.REQUEST_ID_CONFLICT, message, transient=False) from error
-
-
-def check_spec(found: str, expected: str, file: str) -> None:
-    """Raises StepError when the output already holds another request's files."""
-    if found != expected:
+    if found.spec_hash != spec_hash:
         message = (
             f"the output already holds {file} of a request with the same requestID and another "
             "spec; choose another requestID, or remove that folder"
         )
         raise StepError(Reason.REQUEST_ID_CONFLICT, message, transient=False)
+    return found
 
 
 def make_plan(task: Task, store: Store, chunks: Iterable[bytes]) -> Plan:
