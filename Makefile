@@ -37,6 +37,7 @@ lint: $(READY) ## Check format, style and types
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/mypy -p tests.cluster
+	$(BIN)/mypy -p benchmarks
 
 .PHONY: test
 test: $(READY) ## Run all tests but the long ones
@@ -48,6 +49,10 @@ test: $(READY) ## Run all tests but the long ones
 test-long: $(READY) ## Run the soak, outage and million-row tests
 	tests/cluster/install
 	$(BIN)/pytest -m long $(ARGS)
+
+.PHONY: bench
+bench: $(READY) ## Run small versions of the benchmarks, in under five minutes
+	$(BIN)/python -m benchmarks $(ARGS)
 
 .PHONY: demo
 demo: $(READY) ## Process real photographs on this machine, without a cluster
