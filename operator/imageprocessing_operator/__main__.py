@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import sys
@@ -13,6 +14,9 @@ from imageprocessing_contract.guard import Guard
 from imageprocessing_operator.api import API, APIError, connect
 from imageprocessing_operator.controller import Controller
 from imageprocessing_operator.freshness import Freshness
+from imageprocessing_operator.http_server import serve
+from imageprocessing_operator.logs import log_json
+from imageprocessing_operator.metrics import Metrics
 from imageprocessing_operator.settings import Settings, read_settings
 from imageprocessing_operator.watch import watch
 from imageprocessing_operator.webhook import Courier
@@ -27,15 +31,26 @@ class DeafError(Exception):
 
 async def run(settings: Settings) -> None:
     """Runs until a signal; any error ends the process, and its Deployment starts it again."""
+    metrics = Metrics()
     connection = await connect()
-    api = API(connection)
+    api = API(connection, metrics)
     courier = Courier(api, Guard(settings.webhook_allowed_networks))
-    controller = Controller(api, courier, settings)
-    freshness = Freshness()
-    try:
+    controller = Controller(api, courier, settings, metrics)
+    freshness = Freshness(metrics)
+    controller.show(freshness)
+    watches = 2 * max(1, len(settings.namespaces))
+    async with (
+        contextlib.aclosing(api),
+        serve(
+            settings.http_port,
+            metrics,
+            live=lambda: freshness.stale(watches) or controller.stuck(),
+            ready=lambda: freshness.missing(watches) or controller.not_ready(),
+        ),
+    ):
         others = [
             asyncio.create_task(controller.run()),
-            asyncio.create_task(_stay_fresh(freshness, 2 * max(1, len(settings.namespaces)))),
+            asyncio.create_task(_stay_fresh(freshness, watches)),
         ]
         # All tasks that begin after Kopf are its own to Kopf: at the end it waits 5 s for them.
         await asyncio.sleep(0)
@@ -46,8 +61,6 @@ async def run(settings: Settings) -> None:
         await asyncio.gather(watching, *others, return_exceptions=True)
         for task in ended:
             task.result()
-    finally:
-        await api.close()
 
 
 async def _stay_fresh(freshness: Freshness, watches: int) -> None:
@@ -59,7 +72,7 @@ async def _stay_fresh(freshness: Freshness, watches: int) -> None:
 
 def main() -> int:
     """Returns the exit code: 0 after a signal, 1 after an error, 2 for bad settings."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    log_json()
     logging.getLogger("kopf").setLevel(logging.WARNING)
     try:
         settings = read_settings(os.environ)

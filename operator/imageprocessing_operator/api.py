@@ -16,10 +16,13 @@ import aiohttp
 from imageprocessing_contract import names
 from kubernetes.aio import client, config
 
+from imageprocessing_operator.metrics import Metrics
+
 Object = dict[str, Any]
 """An object of the API, as JSON has it."""
 
 _TIMEOUT = aiohttp.ClientTimeout(total=30)
+_VERBS = {"GET": "get", "POST": "create", "PATCH": "patch", "DELETE": "delete"}
 MERGE_PATCH = "application/merge-patch+json"
 
 
@@ -39,8 +42,8 @@ class APIError(Exception):
 class API:
     """Calls to the API server; each raises APIError."""
 
-    def __init__(self, client_: client.ApiClient) -> None:
-        self._client = client_
+    def __init__(self, client_: client.ApiClient, metrics: Metrics) -> None:
+        self._client, self._metrics = client_, metrics
 
     async def call(
         self,
@@ -52,6 +55,8 @@ class API:
         content_type: str = "application/json",
     ) -> Object:
         """One request; returns the object that the server answers with."""
+        # Only lists are asked for with a query.
+        verb = "list" if query and method == "GET" else _VERBS[method]
         headers = {"Accept": "application/json", "Content-Type": content_type}
         if query:
             path = f"{path}?{urlencode(query)}"
@@ -65,7 +70,9 @@ class API:
             )
             text = await response.read()
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            self._metrics.count_call(verb, 0)
             raise APIError(0, "Unreachable", str(error) or type(error).__name__) from error
+        self._metrics.count_call(verb, response.status)
         try:
             answer = json.loads(text)
         except ValueError as error:
@@ -91,7 +98,7 @@ class API:
             if not more:
                 return items
 
-    async def close(self) -> None:
+    async def aclose(self) -> None:
         """Closes the connections."""
         await self._client.close()
 

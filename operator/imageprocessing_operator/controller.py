@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 from imageprocessing_contract import names
+from imageprocessing_contract.reasons import Condition
 
 from imageprocessing_operator.actions import (
     Action,
@@ -24,6 +25,9 @@ from imageprocessing_operator.actions import (
 from imageprocessing_operator.api import API, APIError, jobs_path, requests_path
 from imageprocessing_operator.cache import Cache, Key
 from imageprocessing_operator.executor import Executor
+from imageprocessing_operator.freshness import Freshness
+from imageprocessing_operator.logs import request_in_log
+from imageprocessing_operator.metrics import Metrics
 from imageprocessing_operator.reconcile import QUIET, reconcile
 from imageprocessing_operator.reports import read_report
 from imageprocessing_operator.settings import Settings
@@ -40,6 +44,8 @@ UNSETTLED = "status.settled!=true"
 """Field selector: settled requests are history, and are neither watched nor listed."""
 RESYNC = 300.0
 """Seconds between full lists, which find what a watch has lost."""
+STUCK = 300.0
+"""Seconds, which no visit takes: each of its few calls ends after 30 s."""
 _LIST_AGAIN = 5.0  # seconds after a list that failed
 _LONGEST_LOOK = timedelta(seconds=60)
 """Time between looks at a Job whose Pods do not run."""
@@ -58,10 +64,11 @@ class Controller:
         api: API,
         courier: Courier,
         settings: Settings,
+        metrics: Metrics,
         clock: Callable[[], datetime] = utc_now,
     ) -> None:
         self._api, self._courier, self._clock = api, courier, clock
-        self._settings = settings
+        self._settings, self._metrics = settings, metrics
         self._executor = Executor(api, settings)
         self._cache = Cache()
         self._listed = asyncio.Event()
@@ -70,6 +77,29 @@ class Controller:
         self._delivering: dict[str, asyncio.Task[None]] = {}
         self._refused: dict[str, Trouble] = {}
         self._looks: dict[str, _Look] = {}
+
+    # -- how it is -----------------------------------------------------------------
+
+    def show(self, freshness: Freshness) -> None:
+        """Lets the metrics ask for what is true at the moment."""
+        self._metrics.ask(
+            requests=self._cache.requests,
+            depth=self._queue.depth,
+            age=self._queue.age,
+            watches=freshness.ages,
+        )
+
+    def not_ready(self) -> str | None:
+        """What is not known yet, None once everything was listed."""
+        return None if self._listed.is_set() else "requests and Jobs are not listed yet"
+
+    def stuck(self) -> str | None:
+        """What work does not go on, None while all does."""
+        if (seconds := self._queue.longest_work()) > STUCK:
+            return f"a visit has taken {seconds:.0f} s"
+        if (seconds := self._queue.age()) > STUCK:
+            return f"a request has waited for {seconds:.0f} s"
+        return None
 
     # -- what is seen --------------------------------------------------------------
 
@@ -155,18 +185,28 @@ class Controller:
         await self._listed.wait()
         while True:
             key = await self._queue.get()
+            self._say(key)
             try:
-                await self._visit(key)
+                with self._metrics.reconcile_seconds.time():
+                    await self._visit(key)
             except APIError as error:
+                self._metrics.count_error("api")
                 await self._failed(key, error)
             except Exception:
                 # A bug that one request meets must not stop all others.
+                self._metrics.count_error("bug")
                 logger.exception("%s/%s cannot be reconciled", *key)
                 self._queue.retry(key)
             else:
                 self._queue.succeeded(key)
             finally:
                 self._queue.done(key)
+
+    def _say(self, key: Key) -> None:
+        """Puts the request into this worker's log lines."""
+        request = self._cache.request(key)
+        uid = {"uid": request.uid} if request else {}
+        request_in_log.set({"namespace": key[0], "name": key[1], **uid})
 
     async def _failed(self, key: Key, error: APIError) -> None:
         """Later again; after a conflict with the newest version."""
@@ -206,6 +246,9 @@ class Controller:
 
     async def _write(self, request: Request, decision: Decision, now: datetime) -> None:
         written = await self._executor.write_status(request, decision.status)
+        ended = decision.status.is_true(Condition.FINISHED)
+        if written is not None and ended and not request.status.is_true(Condition.FINISHED):
+            self._metrics.count_end(written.status)
         if written is not None and written.status.settled:
             self._cache.drop_request(written)
         elif written is not None:
@@ -268,7 +311,9 @@ class Controller:
 
         async def send() -> None:
             try:
-                self._deliveries[request.uid] = await self._courier.deliver(request, attempt)
+                delivery = await self._courier.deliver(request, attempt)
+                self._metrics.count_attempt(delivery.outcome)
+                self._deliveries[request.uid] = delivery
             finally:
                 del self._delivering[request.uid]
                 self._queue.add(key)

@@ -12,6 +12,8 @@ from types import SimpleNamespace
 
 import aiohttp
 
+from imageprocessing_operator.metrics import Metrics
+
 LIMIT = 330.0
 """Seconds: the server ends a watch after 300, the client after 310."""
 
@@ -19,8 +21,8 @@ LIMIT = 330.0
 class Freshness:
     """Notes when each watch last connected."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
+    def __init__(self, metrics: Metrics, clock: Callable[[], float] = time.monotonic) -> None:
+        self._metrics, self._clock = metrics, clock
         self._started = clock()
         self._seen: dict[str, float] = {}
 
@@ -33,11 +35,22 @@ class Freshness:
     def stale(self, watches: int) -> str | None:
         """Which watch has been silent too long, None while all are fresh."""
         now = self._clock()
-        if len(self._seen) < watches and now - self._started > LIMIT:
-            return f"only {len(self._seen)} of {watches} watches ever connected"
+        if (missing := self.missing(watches)) and now - self._started > LIMIT:
+            return missing
         for path, seen in self._seen.items():
             if now - seen > LIMIT:
                 return f"the watch of {path} has not connected for {now - seen:.0f} s"
+        return None
+
+    def ages(self) -> dict[str, float]:
+        """Seconds since each watch last connected, by its path."""
+        now = self._clock()
+        return {path: now - seen for path, seen in self._seen.items()}
+
+    def missing(self, watches: int) -> str | None:
+        """What is not watched yet, None once all are."""
+        if len(self._seen) < watches:
+            return f"{len(self._seen)} of {watches} watches have connected"
         return None
 
     async def _on_request_end(
@@ -46,5 +59,7 @@ class Freshness:
         context: SimpleNamespace,
         params: aiohttp.TraceRequestEndParams,
     ) -> None:
-        if params.url.query.get("watch") == "true" and params.response.status == 200:
+        watch = params.url.query.get("watch") == "true"
+        self._metrics.count_call("watch" if watch else "list", params.response.status)
+        if watch and params.response.status == 200:
             self._seen[params.url.path] = self._clock()

@@ -25,6 +25,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     webhook_allowed_networks: list[str] = []
     namespaces: list[str] = []
     """Where requests are seen; empty is everywhere."""
+    http_port: int = 8080
+    """Of /metrics, /livez and /readyz."""
 
 
 def read_settings(environ: Mapping[str, str]) -> Settings:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
+from collections.abc import Callable
 from typing import Generic, TypeVar
 
 Key = TypeVar("Key")
@@ -14,10 +16,12 @@ _FIRST_BACKOFF, _LONGEST_BACKOFF = 0.5, 60.0  # seconds
 class WorkQueue(Generic[Key]):
     """Adding a key twice is adding it once; a key that is being worked on waits its turn."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._ready: asyncio.Queue[Key] = asyncio.Queue()
-        self._waiting: set[Key] = set()
-        self._working: set[Key] = set()
+        # Since when, by the clock, in seconds.
+        self._waiting: dict[Key, float] = {}
+        self._working: dict[Key, float] = {}
         self._again: set[Key] = set()
         self._timers: dict[Key, asyncio.TimerHandle] = {}
         self._failures: dict[Key, int] = {}
@@ -29,7 +33,7 @@ class WorkQueue(Generic[Key]):
         if key in self._working:
             self._again.add(key)
         elif key not in self._waiting:
-            self._waiting.add(key)
+            self._waiting[key] = self._clock()
             self._ready.put_nowait(key)
 
     def add_after(self, key: Key, seconds: float) -> None:
@@ -56,13 +60,13 @@ class WorkQueue(Generic[Key]):
     async def get(self) -> Key:
         """The next key; call done() when the work on it has ended."""
         key = await self._ready.get()
-        self._waiting.discard(key)
-        self._working.add(key)
+        del self._waiting[key]
+        self._working[key] = self._clock()
         return key
 
     def done(self, key: Key) -> None:
         """The work on the key has ended; it comes back if it was added meanwhile."""
-        self._working.discard(key)
+        del self._working[key]
         if key in self._again:
             self._again.discard(key)
             self.add(key)
@@ -72,3 +76,20 @@ class WorkQueue(Generic[Key]):
         self._failures.pop(key, None)
         if timer := self._timers.pop(key, None):
             timer.cancel()
+
+    def depth(self) -> int:
+        """How many keys wait for a worker."""
+        return len(self._waiting)
+
+    def age(self) -> float:
+        """Seconds that the first of them has waited."""
+        return self._age(self._waiting)
+
+    def longest_work(self) -> float:
+        """Seconds for which a worker has been at the same key."""
+        return self._age(self._working)
+
+    def _age(self, since: dict[Key, float]) -> float:
+        # Dictionaries keep the order in which keys came.
+        first = next(iter(since.values()), None)
+        return 0.0 if first is None else self._clock() - first

@@ -16,6 +16,7 @@ from imageprocessing_contract import names
 from tests.apiserver.kube import Kube, Object, eventually
 from tests.apiserver.kubelet import Kubelet
 from tests.cluster.cluster import Cluster
+from tests.cluster.control_plane import free_port
 
 SOURCE = {"configMapKeyRef": {"name": "products", "key": "products.csv"}}
 OUTPUT = {"gcs": {"bucket": "catalogue"}}
@@ -26,6 +27,8 @@ class Operator:
 
     def __init__(self, kubeconfig: Path, log: Path, settings: dict[str, str]) -> None:
         self._log = log
+        self.http = f"http://127.0.0.1:{(port := free_port())}"
+        settings = {"http_port": str(port), **settings}
         variables = {f"IMAGEPROCESSING_{name.upper()}": text for name, text in settings.items()}
         self._environment = {**os.environ, **variables, "KUBECONFIG": str(kubeconfig)}
         self._process: subprocess.Popen[bytes] | None = None

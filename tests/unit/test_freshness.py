@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from imageprocessing_operator.freshness import LIMIT, Freshness
+from imageprocessing_operator.metrics import Metrics
 from yarl import URL
 
 
@@ -26,22 +27,25 @@ async def connect(freshness: Freshness, path: str, watch: str = "true", status: 
 
 async def test_it_is_stale_after_the_limit() -> None:
     clock = Clock()
-    freshness = Freshness(clock)
+    freshness = Freshness(Metrics(), clock)
     await connect(freshness, "/jobs")
     await connect(freshness, "/requests")
     clock.now = LIMIT
     assert freshness.stale(2) is None
     await connect(freshness, "/jobs")
     clock.now = LIMIT + 1
+    assert freshness.ages() == {"/jobs": 1, "/requests": LIMIT + 1}
     assert "/requests" in (freshness.stale(2) or "")
 
 
 async def test_lists_and_refusals_are_no_watch() -> None:
     clock = Clock()
-    freshness = Freshness(clock)
+    freshness = Freshness(Metrics(), clock)
     await connect(freshness, "/jobs")
     await connect(freshness, "/requests", watch="false")
     await connect(freshness, "/requests", status=403)
     assert freshness.stale(2) is None, "it may take its time to begin"
+    assert freshness.missing(1) is None
+    assert freshness.missing(2) == "1 of 2 watches have connected"
     clock.now = LIMIT + 1
-    assert freshness.stale(2) == "only 1 of 2 watches ever connected"
+    assert freshness.stale(2) == "1 of 2 watches have connected"

@@ -79,3 +79,23 @@ async def test_what_is_forgotten_does_not_come(queue: WorkQueue[str]) -> None:
     queue.add_after("a", 0.01)
     queue.forget("a")
     assert await is_empty(queue)
+
+
+async def test_how_long_keys_wait_and_are_worked_on() -> None:
+    now = 0.0
+    queue: WorkQueue[str] = WorkQueue(lambda: now)
+    assert (queue.depth(), queue.age(), queue.longest_work()) == (0, 0, 0)
+    queue.add("a")
+    now = 1
+    queue.add("b")
+    queue.add("a")
+    now = 3
+    assert (queue.depth(), queue.age(), queue.longest_work()) == (2, 3, 0)
+    await queue.get()
+    now = 7
+    assert (queue.depth(), queue.age(), queue.longest_work()) == (1, 6, 4)
+    await queue.get()
+    queue.done("a")
+    assert (queue.depth(), queue.age(), queue.longest_work()) == (0, 0, 0)
+    now = 8
+    assert queue.longest_work() == 1
