@@ -109,7 +109,9 @@ async def connect() -> client.ApiClient:
     if "KUBERNETES_SERVICE_HOST" in os.environ and "KUBECONFIG" not in os.environ:
         config.load_incluster_config(client_configuration=settings)
     else:
-        await config.load_kube_config(client_configuration=settings)
+        # The client looks at the environment when it is imported, and then no more.
+        file = os.environ.get("KUBECONFIG")
+        await config.load_kube_config(config_file=file, client_configuration=settings)
     # Without this a hot spell opens a hundred connections.
     settings.connection_pool_maxsize = 32
     return client.ApiClient(configuration=settings)

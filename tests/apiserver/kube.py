@@ -82,7 +82,8 @@ class Kube:
         self.call("DELETE", self.path(plural, name), json=body)
 
 
-def _connect(kubeconfig: Path) -> httpx.Client:
+def connection_of(kubeconfig: Path) -> tuple[str, ssl.SSLContext, dict[str, str]]:
+    """The API server's address, TLS with the client's certificate, headers with its token."""
     config = yaml.safe_load(kubeconfig.read_text())
     cluster, user = config["clusters"][0]["cluster"], config["users"][0]["user"]
     context = ssl.create_default_context(cadata=_text(cluster, "certificate-authority"))
@@ -93,7 +94,12 @@ def _connect(kubeconfig: Path) -> httpx.Client:
             file.flush()
             context.load_cert_chain(file.name)
     headers = {"Authorization": f"Bearer {user['token']}"} if "token" in user else {}
-    return httpx.Client(base_url=cluster["server"], verify=context, headers=headers, timeout=30)
+    return cluster["server"], context, headers
+
+
+def _connect(kubeconfig: Path) -> httpx.Client:
+    server, context, headers = connection_of(kubeconfig)
+    return httpx.Client(base_url=server, verify=context, headers=headers, timeout=30)
 
 
 def _text(entry: dict[str, Any], key: str) -> str | None:
