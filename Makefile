@@ -16,7 +16,7 @@ venv: $(READY) ## Make .venv with everything that is developed with, by hash
 $(READY): locks/dev.txt pyproject.toml
 ifdef UV
 	uv venv --quiet --clear --python $(PYTHON) $(VENV)
-	uv pip install --quiet --python $(BIN)/python --require-hashes -r locks/dev.txt
+	uv pip install --quiet --compile-bytecode --python $(BIN)/python --require-hashes -r locks/dev.txt
 	uv pip install --quiet --python $(BIN)/python --no-deps --editable .
 else
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "needs Python 3.11 or newer; name one: make PYTHON=python3.12 ...")'

@@ -7,11 +7,12 @@ import contextlib
 import logging
 import os
 import sys
+from typing import NoReturn
 
 import msgspec
 from imageprocessing_contract.guard import Guard
 
-from imageprocessing_operator.api import API, APIError, connect
+from imageprocessing_operator.api import API, connect
 from imageprocessing_operator.controller import Controller
 from imageprocessing_operator.freshness import Freshness
 from imageprocessing_operator.http_server import serve
@@ -36,7 +37,7 @@ async def run(settings: Settings) -> None:
     api = API(connection, metrics)
     courier = Courier(api, Guard(settings.webhook_allowed_networks))
     controller = Controller(api, courier, settings, metrics)
-    freshness = Freshness(metrics)
+    freshness = Freshness(metrics, controller.see_gap)
     controller.show(freshness)
     watches = 2 * max(1, len(settings.namespaces))
     async with (
@@ -56,11 +57,19 @@ async def run(settings: Settings) -> None:
         await asyncio.sleep(0)
         watching = asyncio.create_task(watch(controller, connection, freshness, settings))
         ended, _ = await asyncio.wait([watching, *others], return_when=asyncio.FIRST_COMPLETED)
+        for task in ended:
+            if error := task.exception():
+                _give_up(error)
         for task in [watching, *others]:
             task.cancel()
         await asyncio.gather(watching, *others, return_exceptions=True)
-        for task in ended:
-            task.result()
+
+
+def _give_up(error: BaseException) -> NoReturn:
+    """Ends the process without ado: Kopf's tasks may refuse to end (tried), and all is saved."""
+    logger.critical("ended: %s", error, exc_info=None if isinstance(error, DeafError) else error)
+    logging.shutdown()
+    os._exit(1)
 
 
 async def _stay_fresh(freshness: Freshness, watches: int) -> None:
@@ -79,11 +88,7 @@ def main() -> int:
     except (msgspec.DecodeError, ValueError) as error:
         logger.error("the settings in the environment are wrong: %s", error)
         return 2
-    try:
-        asyncio.run(run(settings))
-    except (APIError, DeafError) as error:
-        logger.error("%s", error)
-        return 1
+    asyncio.run(run(settings))
     return 0
 
 

@@ -27,11 +27,15 @@ MERGE_PATCH = "application/merge-patch+json"
 
 
 class APIError(Exception):
-    """The API server refused, or could not be reached (status 0)."""
+    """The API server refused, or could not be reached (status 0).
 
-    def __init__(self, status: int, reason: str, message: str) -> None:
+    `retry_after`: seconds that it asks for before the next call.
+    """
+
+    def __init__(self, status: int, reason: str, message: str, retry_after: float = 0.0) -> None:
         super().__init__(f"{status} {reason}: {message}")
         self.status, self.reason, self.message = status, reason, message
+        self.retry_after = retry_after
 
     @property
     def transient(self) -> bool:
@@ -73,18 +77,19 @@ class API:
             self._metrics.count_call(verb, 0)
             raise APIError(0, "Unreachable", str(error) or type(error).__name__) from error
         self._metrics.count_call(verb, response.status)
+        # The API server's priority and fairness gives whole seconds.
+        after = response.headers.get("Retry-After", "")
+        asked = float(after) if after.isdecimal() else 0.0
         try:
             answer = json.loads(text)
         except ValueError as error:
-            raise APIError(
-                response.status, "NotJSON", text[:200].decode(errors="replace")
-            ) from error
+            said = text[:200].decode(errors="replace")
+            raise APIError(response.status, "NotJSON", said, asked) from error
         if not isinstance(answer, dict):
             raise APIError(response.status, "NotAnObject", "the answer is no JSON object")
         if response.status >= 400:
-            raise APIError(
-                response.status, answer.get("reason", "Unknown"), answer.get("message", "")
-            )
+            reason, message = answer.get("reason", "Unknown"), answer.get("message", "")
+            raise APIError(response.status, reason, message, asked)
         return answer
 
     async def list(self, path: str, query: Mapping[str, str | int]) -> list[Object]:

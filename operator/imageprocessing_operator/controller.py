@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -71,7 +72,7 @@ class Controller:
         self._settings, self._metrics = settings, metrics
         self._executor = Executor(api, settings)
         self._cache = Cache()
-        self._listed = asyncio.Event()
+        self._listed, self._gap = asyncio.Event(), asyncio.Event()
         self._queue: WorkQueue[Key] = WorkQueue()
         self._deliveries: dict[str, Delivery] = {}
         self._delivering: dict[str, asyncio.Task[None]] = {}
@@ -134,6 +135,10 @@ class Controller:
         if key is not None:
             self._queue.add(key)
 
+    def see_gap(self) -> None:
+        """A watch may have lost deletions: list everything now."""
+        self._gap.set()
+
     async def resync(self) -> None:
         """Lists everything and replaces the cache; raises APIError."""
         self._cache.expect_list()
@@ -171,6 +176,7 @@ class Controller:
 
     async def _resync_regularly(self) -> None:
         while True:
+            self._gap.clear()
             try:
                 await self.resync()
             except APIError as error:
@@ -178,7 +184,8 @@ class Controller:
                 await asyncio.sleep(_LIST_AGAIN)
             else:
                 self._listed.set()
-                await asyncio.sleep(RESYNC)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._gap.wait(), RESYNC)
 
     async def _work(self) -> None:
         # Without the Jobs, every request would seem to lack its own.
@@ -214,7 +221,7 @@ class Controller:
         logger.log(level, "%s/%s: %s", *key, error)
         if error.status in (404, 409):
             await self._refresh(key)
-        self._queue.retry(key)
+        self._queue.retry(key, error.retry_after)
 
     async def _refresh(self, key: Key) -> None:
         try:

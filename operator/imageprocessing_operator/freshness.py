@@ -21,8 +21,14 @@ LIMIT = 330.0
 class Freshness:
     """Notes when each watch last connected."""
 
-    def __init__(self, metrics: Metrics, clock: Callable[[], float] = time.monotonic) -> None:
-        self._metrics, self._clock = metrics, clock
+    def __init__(
+        self,
+        metrics: Metrics,
+        on_gap: Callable[[], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`on_gap` is called when a watch begins anew: what was deleted meanwhile it never says."""
+        self._metrics, self._on_gap, self._clock = metrics, on_gap, clock
         self._started = clock()
         self._seen: dict[str, float] = {}
 
@@ -61,5 +67,9 @@ class Freshness:
     ) -> None:
         watch = params.url.query.get("watch") == "true"
         self._metrics.count_call("watch" if watch else "list", params.response.status)
-        if watch and params.response.status == 200:
+        if params.response.status != 200:
+            return
+        if watch:
             self._seen[params.url.path] = self._clock()
+        elif params.url.path in self._seen:
+            self._on_gap()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import sys
 from contextvars import ContextVar
+from types import TracebackType
 
 from pythonjsonlogger.json import JsonFormatter
 
@@ -23,6 +25,14 @@ def log_json() -> None:
     handler.setFormatter(formatter)
     handler.addFilter(_with_request)
     logging.basicConfig(level=logging.INFO, handlers=[handler])
+    sys.excepthook = _log_uncaught
+
+
+def _log_uncaught(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    """What ends the process is a line of the log, too."""
+    logging.getLogger(__name__).critical("ended by %s", error, exc_info=(kind, error, trace))
 
 
 def _with_request(record: logging.LogRecord) -> bool:

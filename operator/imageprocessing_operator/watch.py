@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from typing import Any
 
@@ -53,7 +54,7 @@ async def watch(
     freshness: Freshness,
     settings: Settings,
 ) -> None:
-    """Runs the watches until they end, which only happens with an error or a signal."""
+    """Runs the watches until a signal; raises what ends one of them, at once."""
     registry = kopf.OperatorRegistry()
 
     @kopf.on.login(registry=registry)
@@ -70,13 +71,19 @@ async def watch(
     def on_job(event: kopf.RawEvent, **_: Any) -> None:
         controller.see_job(event["type"], dict(event["object"]))
 
-    await kopf.operator(
+    before = asyncio.all_tasks()
+    tasks = await kopf.spawn_tasks(
         registry=registry,
         settings=operator_settings(),
         standalone=True,
         clusterwide=not settings.namespaces,
         namespaces=settings.namespaces,
     )
+    ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    # Here and not by run_tasks(), which waits for tasks that may refuse to be cancelled.
+    for task in ended:
+        task.result()
+    await kopf.run_tasks(tasks, ignored=before)
 
 
 def _session(connection: client.ApiClient, freshness: Freshness) -> aiohttp.ClientSession:

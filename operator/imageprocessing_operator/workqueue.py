@@ -46,12 +46,13 @@ class WorkQueue(Generic[Key]):
             timer.cancel()
         self._timers[key] = loop.call_later(max(0.0, seconds), self.add, key)
 
-    def retry(self, key: Key) -> None:
+    def retry(self, key: Key, at_least: float = 0.0) -> None:
         """Work on a key again that failed: later each time, with jitter."""
         failures = self._failures.get(key, 0)
         self._failures[key] = failures + 1
         seconds = min(_FIRST_BACKOFF * 2**failures, _LONGEST_BACKOFF)
-        self.add_after(key, seconds * random.uniform(0.8, 1.2))  # noqa: S311
+        # Never before what was asked for; many that wait for the same do not come at once.
+        self.add_after(key, at_least + seconds * random.uniform(0.8, 1.2))  # noqa: S311
 
     def succeeded(self, key: Key) -> None:
         """Its next failure is a first one again."""

@@ -28,6 +28,7 @@ def shop(
         yield shop
         assert shop.operator.running, shop.operator.log
         assert shop.operator.stop() == 0, shop.operator.log
+        assert "Traceback" not in shop.operator.log, shop.operator.log
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +68,6 @@ def open_shop(
         kube.create("serviceaccounts", {"metadata": {"name": ACCOUNT}})
         try:
             yield Shop(cluster, kube, operator)
-            assert "Traceback" not in operator.log, operator.log
         finally:
             if operator.running:
                 operator.kill()

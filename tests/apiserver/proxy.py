@@ -138,7 +138,7 @@ class Proxy:
         app.router.add_route("*", "/{path:.*}", self._handle)
         # A handler whose operator is gone is cancelled, or it would wait for ever.
         self._runner = web.AppRunner(
-            app, access_log=None, handler_cancellation=True, shutdown_timeout=0
+            app, access_log=None, handler_cancellation=True, shutdown_timeout=0.01
         )
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", self._port)

@@ -27,7 +27,7 @@ async def connect(freshness: Freshness, path: str, watch: str = "true", status: 
 
 async def test_it_is_stale_after_the_limit() -> None:
     clock = Clock()
-    freshness = Freshness(Metrics(), clock)
+    freshness = Freshness(Metrics(), lambda: None, clock)
     await connect(freshness, "/jobs")
     await connect(freshness, "/requests")
     clock.now = LIMIT
@@ -40,7 +40,7 @@ async def test_it_is_stale_after_the_limit() -> None:
 
 async def test_lists_and_refusals_are_no_watch() -> None:
     clock = Clock()
-    freshness = Freshness(Metrics(), clock)
+    freshness = Freshness(Metrics(), lambda: None, clock)
     await connect(freshness, "/jobs")
     await connect(freshness, "/requests", watch="false")
     await connect(freshness, "/requests", status=403)
@@ -49,3 +49,16 @@ async def test_lists_and_refusals_are_no_watch() -> None:
     assert freshness.missing(2) == "1 of 2 watches have connected"
     clock.now = LIMIT + 1
     assert freshness.stale(2) == "1 of 2 watches have connected"
+
+
+async def test_a_watch_that_begins_anew_may_have_lost_something() -> None:
+    gaps: list[str] = []
+    freshness = Freshness(Metrics(), lambda: gaps.append("gap"))
+    await connect(freshness, "/jobs", watch="false")
+    await connect(freshness, "/jobs")
+    await connect(freshness, "/jobs")
+    await connect(freshness, "/jobs", watch="false", status=500)
+    await connect(freshness, "/requests", watch="false")
+    assert gaps == []
+    await connect(freshness, "/jobs", watch="false")
+    assert gaps == ["gap"]
