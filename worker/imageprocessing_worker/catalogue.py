@@ -18,6 +18,7 @@ from imageprocessing_contract.guard import Guard
 from imageprocessing_contract.reasons import RowReason
 
 from imageprocessing_worker.lines import CatalogueError, Lines
+from imageprocessing_worker.serials import SerialNumbers
 
 MAX_RECORD = 1 << 20
 """Bytes of one record; csv.reader would build a 200 MB cell in 393 MB of memory."""
@@ -107,14 +108,14 @@ class Catalogue:
 
     def rows(self) -> Iterator[Row]:
         """Each record in order, invalid ones with their problem; raises CatalogueError."""
-        seen: dict[str, int] = {}
+        serials = SerialNumbers()
         while True:
             line = self._lines.begin_record()
             record = self._record(line)
             if record is None:
                 return
             if any(cell.strip() for cell in record):
-                yield self._row(line, record, seen)
+                yield self._row(line, record, serials)
 
     def _first_line(self) -> tuple[int, str]:
         """The first line that is not blank, and its number."""
@@ -137,14 +138,13 @@ class Catalogue:
             message = f"line {line}: {what}"
             raise CatalogueError(line, RowReason.MALFORMED_RECORD, message) from error
 
-    def _row(self, line: int, record: list[str], seen: dict[str, int]) -> Row:
+    def _row(self, line: int, record: list[str], serials: SerialNumbers) -> Row:
         record, problem = self._fit(line, record)
         cells = [record[i] for i in self._kept]
         serial = cells[self.header.serial].strip()
+        first = serials.first_line(serial, line) if serial else None
         urls = split_urls(cells[self.header.urls])
-        problem = problem or self._check(line, serial, cells, urls, seen)
-        if serial:
-            seen.setdefault(serial, line)
+        problem = problem or self._check(line, serial, first, cells, urls)
         return Row(line, cells, [] if problem else urls, problem)
 
     def _fit(self, line: int, record: list[str]) -> tuple[list[str], Problem | None]:
@@ -168,11 +168,11 @@ class Catalogue:
         return record[: self._width], Problem(RowReason.TOO_MANY_CELLS, message)
 
     def _check(
-        self, line: int, serial: str, cells: list[str], urls: list[str], seen: dict[str, int]
+        self, line: int, serial: str, first: int | None, cells: list[str], urls: list[str]
     ) -> Problem | None:
         if not serial:
             return Problem(RowReason.EMPTY_SERIAL_NUMBER, f"line {line} has no serial number")
-        if first := seen.get(serial):
+        if first is not None:
             message = f"line {line} repeats the serial number {serial[:40]!r} of line {first}"
             return Problem(RowReason.DUPLICATE_SERIAL_NUMBER, message)
         if not cells[self.header.product].strip():
