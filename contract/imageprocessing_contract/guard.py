@@ -11,6 +11,7 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
 from ssrfguard import DEFAULT_DENIED, AddressTable, Block, BlockedAddressError, Policy, Reach
@@ -60,6 +61,8 @@ _URL = re.compile(
     rf"(?:[/?#][^{_GAPS}]*)?",
     re.IGNORECASE,
 )
+# Of what _URL matches, the form that nearly all URLs have: a third of the time.
+_ORDINARY_URL = re.compile(r"https?://([A-Za-z0-9.-]+)/[!-~]*")
 _GAP = re.compile(f"[{_GAPS}]")
 _NAME = re.compile(r"(?:[a-z0-9_-]{1,63}\.)*[a-z0-9_-]{1,63}\.?", re.IGNORECASE)
 # A host whose last label is a number is an IPv4 address or nothing
@@ -78,6 +81,8 @@ class Guard:
         """
         networks = tuple(ip_network(network) for network in allowed_networks)
         self._policy = Policy(denied_networks=_TABLE, allowed_networks=networks)
+        # The URLs of a catalogue share a few hosts, and what a host alone shows never changes.
+        self._refuse_host = lru_cache(maxsize=1024)(self._judge_host)
 
     def refuse(self, address: str) -> str | None:
         """Why this IPv4 or IPv6 address must not be connected to; None where it may be."""
@@ -94,6 +99,8 @@ class Guard:
         """
         if len(url) > max_length:
             return f"the URL is longer than {max_length} characters"
+        if ordinary := _ORDINARY_URL.fullmatch(url):
+            return self._refuse_host(ordinary[1])
         match = _URL.fullmatch(url)
         if match is None:
             return _what_is_wrong(url)
@@ -102,7 +109,7 @@ class Guard:
             return f"the port is not between 1 and {MAX_PORT}"
         return self._refuse_host(host)
 
-    def _refuse_host(self, host: str) -> str | None:
+    def _judge_host(self, host: str) -> str | None:
         if host[0] == "[":
             return self.refuse(host[1:-1])
         if not host.isascii():

@@ -331,6 +331,14 @@ def test_what_passes_is_read_alike_by_the_client(url: str) -> None:
         assert GUARD.refuse(str(address)) is None
 
 
+@given(st.text("019afx.-", min_size=1), st.text("/?#@:%\\[]{}~a,\x7f é", max_size=5))
+@example("10.0.0.1", "")
+@example("a..b", "")
+def test_the_short_way_for_ordinary_urls_is_as_strict(host: str, rest: str) -> None:
+    # A scheme in capitals takes the long way.
+    assert GUARD.check_url(f"http://{host}/{rest}") == GUARD.check_url(f"HTTP://{host}/{rest}")
+
+
 def test_an_allowed_network_holds_for_literals_too() -> None:
     assert Guard(["127.0.0.0/8"]).check_url("http://127.0.0.1:8000/") is None
 
