@@ -98,6 +98,7 @@ class Catalogue:
         self._urls_cell = find_column(cells, names.COLUMN_URLS, line)
         self._needed = 1 + max(find_column(cells, column, line) for column in _KNOWN)
         self._kept = [i for i, cell in enumerate(cells) if not _is(cell, *_REPLACED)]
+        self._replaced = len(self._kept) < len(cells)
         kept = [cells[i] for i in self._kept]
         self.header = Header(
             columns=kept,
@@ -114,14 +115,14 @@ class Catalogue:
             record = self._record(line)
             if record is None:
                 return
-            if any(cell.strip() for cell in record):
+            if any(map(str.strip, record)):
                 yield self._row(line, record, serials)
 
     def _first_line(self) -> tuple[int, str]:
         """The first line that is not blank, and its number."""
         while True:
             line = self._lines.begin_record()
-            text = next(self._lines, "")
+            text = next(iter(self._lines), "")
             if text.strip():
                 return line, text
             if not text:
@@ -140,7 +141,7 @@ class Catalogue:
 
     def _row(self, line: int, record: list[str], serials: SerialNumbers) -> Row:
         record, problem = self._fit(line, record)
-        cells = [record[i] for i in self._kept]
+        cells = [record[i] for i in self._kept] if self._replaced else record
         serial = cells[self.header.serial].strip()
         first = serials.first_line(serial, line) if serial else None
         urls = split_urls(cells[self.header.urls])
@@ -153,8 +154,10 @@ class Catalogue:
         Cells too many are the rest of an unquoted list of URLs where one begins there.
         """
         surplus = len(record) - self._width
+        if surplus == 0:
+            return record, None
         told = f"line {line} has {len(record)} cells, the header has {self._width}"
-        if surplus <= 0:
+        if surplus < 0:
             whole = record + [""] * -surplus
             missing = len(record) < self._needed
             return whole, Problem(RowReason.MISSING_CELL, told) if missing else None

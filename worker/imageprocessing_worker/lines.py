@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import chain
 
 from imageprocessing_contract.reasons import RowReason
 
@@ -19,22 +20,24 @@ class CatalogueError(Exception):
 
 
 class Lines:
-    """Iterates over lines with their ends, counted from 1; raises CatalogueError."""
+    """Iterates once over lines with their ends, counted from 1; raises CatalogueError."""
 
     def __init__(self, chunks: Iterable[bytes], limit: int) -> None:
         """`limit` is the most bytes that one record may have."""
-        self._chunks, self._limit = iter(chunks), limit
-        self._buffer, self._at = b"", 0
+        self._limit = limit
         self._record_line, self._record_bytes = 1, 0
         self._line = 0
-        self._refill()
-        self.byte_order_mark = self._buffer.startswith(_BOM)
+        chunks = iter(chunks)
+        first = b""
+        while len(first) < len(_UTF16) + len(_BOM) and (chunk := next(chunks, None)) is not None:
+            first += chunk
         # Without a mark, each second byte of its ASCII letters is null.
-        if self._buffer.startswith(_UTF16) or b"\0" in self._buffer[:4]:
+        if first.startswith(_UTF16) or b"\0" in first[:4]:
             message = "the catalogue is UTF-16; save it as UTF-8"
             raise CatalogueError(1, RowReason.NOT_UTF8, message)
-        if self.byte_order_mark:
-            self._at = len(_BOM)
+        self.byte_order_mark = first.startswith(_BOM)
+        # A generator: csv.reader would call a __next__ of Python's in twice the time.
+        self._lines = self._read(chain([first.removeprefix(_BOM)], chunks))
 
     def begin_record(self) -> int:
         """The next line begins a record; returns its number."""
@@ -42,14 +45,30 @@ class Lines:
         return self._record_line
 
     def __iter__(self) -> Iterator[str]:
-        return self
+        return self._lines
 
-    def __next__(self) -> str:
-        raw = self._next_raw()
-        if not raw:
-            raise StopIteration
+    def _read(self, chunks: Iterable[bytes]) -> Iterator[str]:
+        begun: list[bytes] = []  # of a line whose end has not come yet
+        size = 0
+        for chunk in chunks:
+            lines = chunk.split(b"\n")
+            rest = lines.pop()
+            if lines and begun:
+                lines[0] = b"".join([*begun, lines[0]])
+                begun, size = [], 0
+            for raw in lines:
+                yield self._decoded(raw) + "\n"
+            begun.append(rest)
+            size += len(rest)
+            if self._record_bytes + size > self._limit:
+                self._too_long()
+        if size:
+            yield self._decoded(b"".join(begun))
+
+    def _decoded(self, raw: bytes) -> str:
+        """The text of the next line, which is counted."""
         self._line += 1
-        self._record_bytes += len(raw)
+        self._record_bytes += len(raw) + 1
         if self._record_bytes > self._limit:
             self._too_long()
         try:
@@ -60,29 +79,6 @@ class Lines:
                 f"at column {error.start + 1}; save the catalogue as UTF-8"
             )
             raise CatalogueError(self._line, RowReason.NOT_UTF8, message) from error
-
-    def _next_raw(self) -> bytes:
-        searched = self._at
-        while (end := self._buffer.find(b"\n", searched)) < 0:
-            searched = len(self._buffer) - self._at
-            if self._record_bytes + searched > self._limit:
-                self._too_long()
-            if not self._refill():
-                end = len(self._buffer) - 1
-                break
-        # The rest stays where it is: to move it for each line would take a second a megabyte.
-        raw, self._at = self._buffer[self._at : end + 1], end + 1
-        return raw
-
-    def _refill(self) -> bool:
-        """Adds chunks until at least four bytes are there, what a byte order mark needs."""
-        self._buffer, self._at = self._buffer[self._at :], 0
-        before = len(self._buffer)
-        for chunk in self._chunks:
-            self._buffer += chunk
-            if len(self._buffer) >= before + 4:
-                break
-        return len(self._buffer) > before
 
     def _too_long(self) -> None:
         message = (
