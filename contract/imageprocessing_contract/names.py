@@ -42,7 +42,7 @@ COLUMN_OUTPUT_URLS = "Output Image Urls"
 COLUMN_REASON = "Reason"
 
 # Below the folder of one request in its output.
-CATALOGUE = "catalogue.csv"
+CATALOGUE = "catalogue.jsonl"
 PLAN = "plan.json"
 FAILED_CSV = "failed.csv"
 REPORT_HTML = "report.html"
@@ -50,8 +50,8 @@ DONE = "done.json"
 
 
 def another_catalogue(unique: str) -> str:
-    """Where a plan's catalogue lies when an earlier plan left catalogue.csv behind."""
-    return f"catalogue-{unique}.csv"
+    """Where a plan's catalogue lies when an earlier plan left catalogue.jsonl behind."""
+    return f"catalogue-{unique}.jsonl"
 
 
 def processed_csv(request_id: str) -> str:

@@ -99,7 +99,7 @@ def test_the_copy_has_every_cell_at_its_byte(tmp_path: Path, delimiter: str) -> 
         assert found.cells == cells
         assert found.urls == [URL.format(index)]
         text = b"".join(store.chunks(names.CATALOGUE, start=plan.shards[index].start))
-        assert text.startswith(b"%d,,," % found.line)
+        assert text.startswith(b"[%d," % found.line)
 
 
 def test_the_copy_keeps_lines_and_problems(tmp_path: Path) -> None:
@@ -199,7 +199,7 @@ def test_a_plan_that_is_none_is_a_conflict(tmp_path: Path, text: bytes) -> None:
 def test_a_plan_after_one_that_was_killed(tmp_path: Path) -> None:
     task = make_task(tmp_path)
     store = open_store(task.output)
-    store.create(names.CATALOGUE, b"2,,,left behind", "text/csv")
+    store.create(names.CATALOGUE, b'[2,["left', "application/jsonl")
     plan = make_plan(task, store, [csv_of([row(1, 1)])])
     assert shards_of(store, plan) == [["1"]]
 
@@ -224,7 +224,7 @@ def test_two_plans_at_once_are_one(tmp_path: Path) -> None:
 
 def test_a_catalogue_that_was_changed_is_noticed(tmp_path: Path) -> None:
     store, plan = planned(make_task(tmp_path), csv_of([row(1, 1)]))
-    with store.writer(names.CATALOGUE, "text/csv") as file:
-        file.write(b"2,,,1,x,http://b.example/other.jpg\n")
+    with store.writer(names.CATALOGUE, "application/jsonl") as file:
+        file.write(b'[2,["1","x","http://b.example/other.jpg"],null]\n')
     with pytest.raises(StoreError, match="written again"):
         list(read_rows(store, plan, 0))

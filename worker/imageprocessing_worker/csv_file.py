@@ -17,14 +17,13 @@ class Target(Protocol):
 
 
 class CSVFile:
-    """Rows as UTF-8; `size` are the bytes written so far."""
+    """Rows as UTF-8."""
 
     def __init__(self, file: Target, delimiter: str = ",", newline: str = "\n") -> None:
         self._file, self._newline = file, newline
         # Up to Python 3.12 a cell with a carriage return is quoted only where that is
         # part of the line's end; unquoted, no reader takes it.
         self._writer = csv.writer(self, delimiter=delimiter, lineterminator=_NEWLINE)
-        self.size = 0
 
     def row(self, cells: Sequence[object]) -> None:
         """Writes one row."""
@@ -36,5 +35,4 @@ class CSVFile:
 
     def raw(self, data: bytes) -> None:
         """Writes bytes as they are."""
-        self.size += len(data)
         self._file.write(data)

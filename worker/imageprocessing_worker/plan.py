@@ -12,18 +12,15 @@ from imageprocessing_contract.guard import Guard
 from imageprocessing_contract.reasons import Reason, RowReason
 from imageprocessing_contract.task import Task
 
+from imageprocessing_worker import catalogue_copy
 from imageprocessing_worker.catalogue import (
     MAX_COPY,
     MAX_RECORD,
     Catalogue,
     Dialect,
     Header,
-    Problem,
     Row,
-    read_copy,
-    split_urls,
 )
-from imageprocessing_worker.csv_file import CSVFile
 from imageprocessing_worker.errors import StepError
 from imageprocessing_worker.lines import CatalogueError
 from imageprocessing_worker.stores import CheckedFile, Store
@@ -40,7 +37,7 @@ MAX_SHARDS = 100_000
 
 
 class Shard(msgspec.Struct, frozen=True, array_like=True):
-    """A run of rows: where it begins in catalogue.csv (bytes), and its number of images."""
+    """A run of rows: where it begins in the catalogue's copy (bytes), its number of images."""
 
     start: int
     images: int
@@ -59,7 +56,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     shards: list[Shard]
 
     def span(self, index: int) -> tuple[int, int]:
-        """First byte and the byte after the last of a shard in catalogue.csv."""
+        """First byte and the byte after the last of a shard in the catalogue's copy."""
         following = index + 1
         end = self.shards[following].start if following < len(self.shards) else None
         return self.shards[index].start, self.catalogue_bytes if end is None else end
@@ -101,7 +98,7 @@ def read_own(store: Store, file: str, kind: type[T], spec_hash: str) -> T | None
 
 
 def make_plan(task: Task, store: Store, chunks: Iterable[bytes]) -> Plan:
-    """Writes catalogue.csv and then plan.json; raises InvalidCatalogueError, StepError."""
+    """Writes catalogue.jsonl and then plan.json; raises InvalidCatalogueError, StepError."""
     found = _Found()
     # In failed.csv reasons stand beside a record's URLs.
     max_record = MAX_COPY if task.failures_of is not None else MAX_RECORD
@@ -111,7 +108,7 @@ def make_plan(task: Task, store: Store, chunks: Iterable[bytes]) -> Plan:
         path = names.another_catalogue(uuid.uuid4().hex)
     try:
         catalogue = Catalogue(chunks, Guard(task.allowed_networks), max_record)
-        with store.writer(path, "text/csv", replace=False) as file:
+        with store.writer(path, "application/jsonl", replace=False) as file:
             shards, size = _copy(catalogue, file, task.images_per_shard, found)
             if not found.rows:
                 message = "the catalogue has a header and no rows"
@@ -145,32 +142,27 @@ def read_rows(store: Store, plan: Plan, index: int) -> Iterator[Row]:
     """The rows of one shard."""
     start, end = plan.span(index)
     chunks = store.chunks(plan.catalogue_path, start=start, end=end, version=plan.catalogue_version)
-    for line, reason, message, *cells in read_copy(chunks, ","):
-        problem = Problem(RowReason(reason), message) if reason else None
-        urls = [] if problem else split_urls(cells[plan.header.urls])
-        yield Row(int(line), cells, urls, problem)
+    return catalogue_copy.decode(chunks, plan.header.urls)
 
 
 def _copy(
     catalogue: Catalogue, file: CheckedFile, images_per_shard: int, found: _Found
 ) -> tuple[list[Shard], int]:
-    target = CSVFile(file)
     shards: list[Shard] = []
-    start, images = 0, 0
+    start, images, size = 0, 0, 0
     for row in catalogue.rows():
         found.count(row)
         if images and images + len(row.urls) > images_per_shard:
             shards.append(Shard(start, images))
-            start, images = target.size, 0
+            start, images = size, 0
             if len(shards) == MAX_SHARDS:
                 pairs = zip(shards[::2], shards[1::2], strict=True)
                 shards = [Shard(a.start, a.images + b.images) for a, b in pairs]
                 images_per_shard *= 2
         images += len(row.urls)
-        told = (row.problem.reason, row.problem.message) if row.problem else ("", "")
-        target.row((row.line, *told, *row.cells))
+        size += file.write(catalogue_copy.encode(row))
     shards.append(Shard(start, images))
-    return shards, target.size
+    return shards, size
 
 
 class _Found:
