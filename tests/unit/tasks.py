@@ -14,7 +14,7 @@ from imageprocessing_contract.request import Compression, Download, Source
 from imageprocessing_contract.task import Output, Task
 from imageprocessing_worker import results
 from imageprocessing_worker.plan import Plan, make_plan, read_rows
-from imageprocessing_worker.results import Result
+from imageprocessing_worker.results import Place, Result
 from imageprocessing_worker.stores import Store, open_store
 
 HEADER = ["Serial Number", "Product Name", "Input Image Urls"]
@@ -100,3 +100,10 @@ def outcomes(
                 yield Result(
                     line=row.line, position=position, object=path, original=100, compressed=40
                 )
+
+
+def committed(store: Store, index: int) -> dict[Place, Result]:
+    """All results of a shard that is done."""
+    found = results.committed(store, index)
+    assert found is not None
+    return {result.place: result for result in found}

@@ -1,5 +1,6 @@
 import json
 import sqlite3
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -138,6 +139,42 @@ def test_images_without_a_result_failed_with_their_shard(tmp_path: Path) -> None
         U[3],
         "ShardFailed: its shard failed before it was done",
     ]
+
+
+def test_results_with_gaps_stay_in_their_places(tmp_path: Path) -> None:
+    task = make_task(tmp_path)
+    rows = [["1", "x", ",".join(U[:3])], ["2", "y", U[3]], ["3", "z", ",".join(U[4:6])]]
+    store, plan = planned(task, csv_of(rows))
+    every = list(outcomes(store, plan, 0, {}))
+    # What two Pods did, neither in order.
+    for pod, done in (("a", [every[4], every[1]]), ("b", [every[1], every[2]])):
+        text = results.encode(done)
+        store.create(names.shard_part(0, pod, 0), text, "application/jsonl")
+    _, end = finished(task)
+    assert [row[3] for row in cells_of(processed(store))[1:]] == [
+        f",{out(U[1])},{out(U[2])}",
+        "",
+        f"{out(U[4])},",
+    ]
+    assert [(f.line, f.url) for f in end.done.failures] == [(2, U[0]), (3, U[3]), (4, U[5])]
+
+
+def test_results_of_a_large_shard_are_not_all_in_memory(tmp_path: Path) -> None:
+    rows = [[str(n), "x", f"http://a.example/{n}"] for n in range(20_000)]
+    task = make_task(tmp_path, images_per_shard=len(rows))
+    store, plan = planned(task, csv_of(rows))
+    commit(store, plan, 0, {row[2]: HTTP for row in rows[::100]})
+    text = store.read(names.shard_results(0))
+    assert text is not None
+    tracemalloc.start()
+    try:
+        _, end = finished(task)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert end.done.images.failed == 200
+    # All of them as objects are five times their text.
+    assert peak < 3 * len(text)
 
 
 def test_a_part_of_a_success_wins_over_failures(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from imageprocessing_worker.stores.folder import FolderStore
 from tests import photos
 from tests.unit.processes import Ended, Worker, run
 from tests.unit.raw_server import Exchange, RawServer, served
-from tests.unit.tasks import csv_of, make_task, outcomes, planned
+from tests.unit.tasks import committed, csv_of, make_task, outcomes, planned
 
 PHOTO = next(photos.crops(1, 320, 240))[1]
 Step = Callable[[Exchange], Awaitable[None]]
@@ -154,8 +154,7 @@ def test_transient_failures_are_tried_again(
         task, store, _ = shard(tmp_path, server, 3, retries=retries)
         finished(run(task, "shards"))
         assert paths(server) == {"/0": 1, "/1": min(refusals, retries) + 1, "/2": 1}
-    found = results.read_committed(store, 0)
-    assert found is not None
+    found = committed(store, 0)
     assert [found[n + 2, 0].object is not None for n in range(3)] == [True, succeeds, True]
 
 
@@ -308,8 +307,7 @@ async def test_slow_uploads_are_all_under_way_at_once(tmp_path: Path) -> None:
                 codec=codec,
                 stop=asyncio.Event(),
             ).run(plan)
-    found = results.read_committed(store, 0)
-    assert found is not None
+    found = committed(store, 0)
     assert all(result.object for result in found.values())
 
 

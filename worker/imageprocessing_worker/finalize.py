@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from codecs import BOM_UTF8
+from collections.abc import Iterator
 from contextlib import ExitStack
 
 import msgspec
@@ -162,27 +163,32 @@ class _Files:
         else:
             self._processed.row([*columns, names.COLUMN_OUTPUT_URLS])
         self._failed.row([*columns, names.COLUMN_REASON])
-        for index in range(len(self._plan.shards)):
-            found = results.read_committed(self._store, index)
-            if found is None:
-                self._totals.failed_shards += 1
-                found = results.read_parts(self._store, index)
-            for row in read_rows(self._store, self._plan, index):
-                self._row(row, found)
+        for row, found in self._rows():
+            self._row(row, found)
         if self._whole:
             for cells in self._whole.rest():
                 self._processed.row(cells)
 
-    def _row(self, row: Row, found: dict[results.Place, Result]) -> None:
+    def _rows(self) -> Iterator[tuple[Row, _Results]]:
+        """Each row with its shard's results: neither is ever in memory as a whole."""
+        for index in range(len(self._plan.shards)):
+            found = _Results(self._found(index))
+            for row in read_rows(self._store, self._plan, index):
+                yield row, found
+
+    def _found(self, index: int) -> Iterator[Result]:
+        """What is known of a shard's images, in the catalogue's order."""
+        if found := results.committed(self._store, index):
+            return found
+        self._totals.failed_shards += 1
+        parts = results.read_parts(self._store, index)
+        return (parts[place] for place in sorted(parts))
+
+    def _row(self, row: Row, found: _Results) -> None:
         outputs: list[str] = []
         failed: list[tuple[str, str]] = []
         for position, url in enumerate(row.urls):
-            result = found.get((row.line, position)) or Result(
-                line=row.line,
-                position=position,
-                reason=ImageReason.SHARD_FAILED,
-                message="its shard failed before it was done",
-            )
+            result = found.take((row.line, position))
             self._totals.add(row, url, result)
             if result.object is not None:
                 outputs.append(self._store.url(result.object))
@@ -199,6 +205,29 @@ class _Files:
             cells = list(row.cells)
             cells[self._plan.header.urls] = ",".join(url for url, _ in failed)
             self._failed.row([*cells, "; ".join(why for _, why in failed)])
+
+
+class _Results:
+    """A shard's results, taken one by one in the catalogue's order."""
+
+    def __init__(self, found: Iterator[Result]) -> None:
+        self._found = found
+        self._next = next(found, None)
+
+    def take(self, place: results.Place) -> Result:
+        """What became of the image there; without a result it failed with its shard."""
+        while (result := self._next) is not None:
+            if result.place > place:
+                break
+            self._next = next(self._found, None)
+            if result.place == place:
+                return result
+        return Result(
+            line=place[0],
+            position=place[1],
+            reason=ImageReason.SHARD_FAILED,
+            message="its shard failed before it was done",
+        )
 
 
 def _csv_file(file: CheckedFile, dialect: Dialect) -> CSVFile:

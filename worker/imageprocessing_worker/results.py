@@ -6,7 +6,7 @@ last and only once, is the commit.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import msgspec
 from imageprocessing_contract import names
@@ -38,6 +38,7 @@ class Result(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
 
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(Result)
+_BLOCK = 1 << 16
 
 
 def encode(results: Iterable[Result]) -> bytes:
@@ -50,29 +51,44 @@ def is_committed(store: Store, shard: int) -> bool:
     return store.version(names.shard_results(shard)) is not None
 
 
-def read_committed(store: Store, shard: int) -> dict[Place, Result] | None:
-    """All results of a shard that is done, None where it is not."""
+def committed(store: Store, shard: int) -> Iterator[Result] | None:
+    """All results of a shard that is done, in the catalogue's order, None where it is not."""
     text = store.read(names.shard_results(shard))
     if text is None:
         return None
-    found = _read([text])
-    if any(result.object is None for result in found.values()):
-        # Another Pod that worked on this index may have stored and recorded those.
-        return _read([text, encode(read_parts(store, shard).values())])
-    return found
+    # Another Pod that worked on this index may have stored and recorded what failed here.
+    failed = {result.place for result in _decode(text) if result.object is None}
+    better = {
+        result.place: result
+        for part in (_parts(store, shard) if failed else ())
+        for result in _decode(part)
+        if result.object is not None and result.place in failed
+    }
+    return (better.get(result.place, result) for result in _decode(text))
 
 
 def read_parts(store: Store, shard: int) -> dict[Place, Result]:
     """The union of a shard's parts, whichever Pods wrote them; a success wins."""
-    parts = (store.read(path) for path in store.list(names.shard_parts(shard)))
-    return _read(part for part in parts if part is not None)
-
-
-def _read(texts: Iterable[bytes]) -> dict[Place, Result]:
     found: dict[Place, Result] = {}
-    for text in texts:
-        for result in _decoder.decode_lines(text):
+    for part in _parts(store, shard):
+        for result in _decode(part):
             known = found.get(result.place)
             if known is None or known.object is None:
                 found[result.place] = result
     return found
+
+
+def _parts(store: Store, shard: int) -> Iterator[bytes]:
+    for path in store.list(names.shard_parts(shard)):
+        part = store.read(path)
+        if part is not None:
+            yield part
+
+
+def _decode(text: bytes) -> Iterator[Result]:
+    """The results of JSON lines; a shard may have 100,000, which take 50 MB all at once."""
+    start = 0
+    while start < len(text):
+        end = text.find(b"\n", start + _BLOCK) + 1 or len(text)
+        yield from _decoder.decode_lines(text[start:end])
+        start = end
