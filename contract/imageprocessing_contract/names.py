@@ -47,6 +47,7 @@ PLAN = "plan.json"
 FAILED_CSV = "failed.csv"
 REPORT_HTML = "report.html"
 DONE = "done.json"
+IMAGES = "compressed_images"
 
 
 def another_catalogue(unique: str) -> str:
@@ -78,7 +79,7 @@ def image_object(url: str, extension: str, variant: str = "") -> str:
     """Path of a compressed image: the same (url, variant) always has the same one."""
     digest = hashlib.sha256(url.encode()).hexdigest()
     suffix = f"-{variant}" if variant else ""
-    return f"compressed_images/{digest[:2]}/{digest}{suffix}.{extension}"
+    return f"{IMAGES}/{digest[:2]}/{digest}{suffix}.{extension}"
 
 
 def image_document(request_id: str, serial_number: str, position: int) -> str:

@@ -3,6 +3,7 @@ import sqlite3
 import tracemalloc
 from pathlib import Path
 
+import msgspec
 import pytest
 from imageprocessing_contract import names
 from imageprocessing_contract.guard import Guard
@@ -16,7 +17,7 @@ from imageprocessing_worker.finalize import Finished, finalize, read_done
 from imageprocessing_worker.plan import make_plan
 from imageprocessing_worker.records import open_records
 from imageprocessing_worker.source import open_source
-from imageprocessing_worker.stores import Store, open_store
+from imageprocessing_worker.stores import Store, beside, open_store
 
 from tests.unit.tasks import cells_of, commit, csv_of, make_task, outcomes, planned
 
@@ -255,6 +256,12 @@ def test_what_is_done_is_reported_again(tmp_path: Path) -> None:
     assert json.loads(store.read(names.DONE) or b"")["spec_hash"] == "hash"
 
 
+def replaced(task: Task, request_id: str) -> Task:
+    """The task of another request with the same spec."""
+    output = beside(task.output, task.request_id, request_id)
+    return msgspec.structs.replace(task, request_id=request_id, output=output)
+
+
 def test_nothing_is_finished_without_a_plan(tmp_path: Path) -> None:
     with pytest.raises(StepError) as caught:
         finished(make_task(tmp_path))
@@ -263,9 +270,8 @@ def test_nothing_is_finished_without_a_plan(tmp_path: Path) -> None:
 
 def again(task: Task, request_id: str, failing: dict[str, tuple[str, str]]) -> Store:
     """Does the failures of the task's request in a request of its own."""
-    later = make_task(
-        task_root(task),
-        request_id,
+    later = msgspec.structs.replace(
+        replaced(task, request_id),
         source=Source(failures_of=RequestName(name="x")),
         failures_of=task.request_id,
     )
@@ -273,11 +279,6 @@ def again(task: Task, request_id: str, failing: dict[str, tuple[str, str]]) -> S
     plan = make_plan(later, store, open_source(later, {}, ""))
     commit(store, plan, 0, failing)
     return finished(later)[0]
-
-
-def task_root(task: Task) -> Path:
-    assert task.output.root is not None
-    return Path(task.output.root)
 
 
 @pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
@@ -326,6 +327,29 @@ def test_the_failures_of_failures(tmp_path: Path, delimiter: str, mark: bytes) -
     assert len(cells_of(third.read(names.FAILED_CSV), delimiter)) == 1
 
 
+FOLDERS = ["", "out", "a,b", ",", "a,,b,", "=x", "a b/ü+(1)"]
+
+
+@pytest.mark.parametrize("base_url", ["", "https://cdn.example/a,b/", "https://cdn.example"])
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_failures_where_output_urls_have_commas(tmp_path: Path, folder: str, base_url: str) -> None:
+    plain = make_task(tmp_path)
+    path = f"{folder}/spring".lstrip("/")
+    output = msgspec.structs.replace(plain.output, path=path, base_url=base_url)
+    task = msgspec.structs.replace(plain, output=output)
+    store, plan = planned(task, csv_of([["1", "x", ",".join(U[:5])], ["2", "y", U[5]]]))
+    commit(store, plan, 0, dict.fromkeys([U[0], U[2], U[3], U[5]], HTTP))
+    finished(task)
+    second = again(task, "second", {U[2]: HTTP})
+
+    def url(store: Store, n: int) -> str:
+        return store.url(names.image_object(U[n], "jpg"))
+
+    first = [url(second, 0), url(store, 1), "", url(second, 3), url(store, 4)]
+    found = [row[3] for row in cells_of(processed(second, "second"))[1:]]
+    assert found == [",".join(first), url(second, 5)]
+
+
 def test_failures_of_the_longest_record(tmp_path: Path) -> None:
     """Output URLs and reasons take far more than the mebibyte that a source's record may have."""
     urls = ",".join(f"http://a.example/{n}" for n in range(45_000))
@@ -346,9 +370,17 @@ def test_failures_of_the_longest_record(tmp_path: Path) -> None:
         (b"Serial Number,Input Image Urls\n", "'Output Image Urls' is missing"),
         (
             b'Serial Number,Input Image Urls,Output Image Urls\n1,"http://a,http://b",\n',
-            "the lists of URLs of serial number '1' differ in length",
+            "the lists of URLs of serial number '1' differ",
         ),
         (b'Serial Number,Input Image Urls,Output Image Urls\n1,x\ry,""\n', "line 2"),
+        (
+            b'Serial Number,Input Image Urls,Output Image Urls\n1,http://b,""\n',
+            "the lists of URLs of serial number '1' differ",
+        ),
+        (
+            b'Serial Number,Input Image Urls,Output Image Urls\n2,http://b,""\n',
+            "the serial number '1' is missing",
+        ),
     ],
 )
 def test_a_processed_csv_that_was_changed_is_a_final_error(

@@ -168,6 +168,11 @@ def test_a_catalogue_that_cannot_be_read(
     assert not any(path.is_file() for path in tmp_path.rglob("*"))
 
 
+def test_failures_of_a_request_without_any(tmp_path: Path) -> None:
+    with pytest.raises(InvalidCatalogueError, match="no image failed in the request of failuresOf"):
+        planned(make_task(tmp_path, failures_of="other"), csv_of([]))
+
+
 def test_a_plan_that_is_there_is_the_plan(tmp_path: Path) -> None:
     task = make_task(tmp_path)
     store, first = planned(task, csv_of([row(1, 1)]))

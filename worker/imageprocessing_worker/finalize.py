@@ -87,7 +87,14 @@ def _write_files(task: Task, plan: Plan, store: Store, totals: _Totals) -> None:
         processed = files.enter_context(store.writer(names.processed_csv(task.request_id), _CSV))
         failed = files.enter_context(store.writer(names.FAILED_CSV, _CSV))
         whole = _whole_catalogue(task, plan)
-        _Files(plan, store, totals, processed=processed, failed=failed, whole=whole).write()
+        _Files(
+            plan,
+            store,
+            totals,
+            processed=processed,
+            failed=failed,
+            whole=whole,
+        ).write()
 
 
 def _whole_catalogue(task: Task, plan: Plan) -> WholeCatalogue | None:
@@ -95,7 +102,11 @@ def _whole_catalogue(task: Task, plan: Plan) -> WholeCatalogue | None:
     if task.failures_of is None:
         return None
     earlier = open_store(beside(task.output, task.request_id, task.failures_of))
-    return WholeCatalogue(earlier.chunks(names.processed_csv(task.failures_of)), plan.dialect)
+    return WholeCatalogue(
+        earlier.chunks(names.processed_csv(task.failures_of)),
+        plan.dialect,
+        earlier.url("").removesuffix(task.failures_of),
+    )
 
 
 class _Totals:

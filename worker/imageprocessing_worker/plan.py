@@ -112,6 +112,8 @@ def make_plan(task: Task, store: Store, chunks: Iterable[bytes]) -> Plan:
             shards, size = _copy(catalogue, file, task.images_per_shard, found)
             if not found.rows:
                 message = "the catalogue has a header and no rows"
+                if task.failures_of is not None:
+                    message = "no image failed in the request of failuresOf"
                 raise CatalogueError(1, RowReason.NO_ROWS, message)
             if found.invalid and task.invalid_rows == "Fail":
                 raise InvalidCatalogueError(found.message(), found.counts())
