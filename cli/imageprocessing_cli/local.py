@@ -62,6 +62,7 @@ class LocalRun:
             download=spec.download,
             images_per_shard=spec.sharding.images_per_shard,
             invalid_rows=spec.failure_policy.invalid_rows,
+            formulas=spec.output.formulas,
             allowed_networks=list(allowed_networks),
         )
 

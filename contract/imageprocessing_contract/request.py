@@ -12,6 +12,7 @@ from typing import Any, Literal
 import msgspec
 
 Format = Literal["JPEG", "WebP", "AVIF", "Original"]
+Formulas = Literal["Keep", "Neutralize"]
 
 
 class _Camel(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
@@ -84,6 +85,8 @@ class Output(_Camel, frozen=True):
     persistent_volume_claim: ClaimPath | None = None
     public_base_url: str | None = msgspec.field(name="publicBaseURL", default=None)
     firestore: Firestore | None = None
+    # With a default here too: requests that finished without the field keep their hash.
+    formulas: Formulas = "Keep"
 
 
 class Compression(_Camel, frozen=True):

@@ -10,6 +10,7 @@ from imageprocessing_contract.request import (
     Compression,
     Download,
     Firestore,
+    Formulas,
     Source,
 )
 
@@ -45,6 +46,8 @@ class Task(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     download: Download
     images_per_shard: int
     invalid_rows: Literal["Fail", "Skip"]
+    formulas: Formulas = "Keep"
+    """What the processed CSV does with cells that a spreadsheet would take for formulas."""
     failures_of: str | None = None
     """With source.failuresOf: the request id of the other request."""
     cause: str | None = None

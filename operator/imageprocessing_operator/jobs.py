@@ -221,6 +221,7 @@ def _env(
         download=spec.download,
         images_per_shard=spec.sharding.images_per_shard,
         invalid_rows=spec.failure_policy.invalid_rows,
+        formulas=output.formulas,
         failures_of=failures_of,
         cause=wanted.cause,
         allowed_networks=settings.worker_allowed_networks,

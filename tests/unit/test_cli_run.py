@@ -60,7 +60,7 @@ def manifest(folder: Path, *others: dict[str, object], **spec: object) -> Path:
         "apiVersion": "imageprocessing.dev/v1alpha1",
         "kind": "ImageProcessingRequest",
         "metadata": {"name": "local"},
-        "spec": {"source": source, "output": output, **spec},
+        "spec": {"source": source, "output": output} | spec,
     }
     file = folder / "request.yaml"
     file.write_text(yaml.safe_dump_all([request, *others]))
@@ -126,6 +126,17 @@ def test_shards(tmp_path: Path, server: Photos) -> None:
     ]  # fmt: skip
     assert all((out / name).is_file() for name in outputs(out))
     assert sorted(server.asked) == [f"/{n}.jpg" for n in range(6)]
+
+
+def test_formulas(tmp_path: Path, server: Photos) -> None:
+    file = catalogue(tmp_path, f"{server.base}/0.jpg")
+    file.write_text(file.read_text().replace("Product 1", "=1+1"))
+    output = {"persistentVolumeClaim": {"claimName": "c"}, "formulas": "Neutralize"}
+    out = tmp_path / "out"
+    ended = ipr(manifest(tmp_path, output=output), "--csv", file, "--output", out, *LOOPBACK)
+    assert ended.returncode == 0, ended.stderr
+    with (out / "processed_csvs" / "processed_results_local.csv").open(newline="") as results:
+        assert [row["Product Name"] for row in csv.DictReader(results)] == ["'=1+1"]
 
 
 def test_finished_with_failures(tmp_path: Path, server: Photos) -> None:

@@ -180,6 +180,7 @@ MUTABLE = [
 IMMUTABLE = [
     Change("source.inline", "y"),
     Change("output.publicBaseURL", "https://a.example"),
+    Change("output.formulas", "Neutralize"),
     Change("output.gcs.prefix", "p"),
     Change("output.firestore", {"project": "p", "database": "d", "collection": "c"}),
     Change("compression.quality", 51),

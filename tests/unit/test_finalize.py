@@ -14,6 +14,7 @@ from imageprocessing_worker import results
 from imageprocessing_worker.catalogue import Catalogue
 from imageprocessing_worker.errors import StepError
 from imageprocessing_worker.finalize import Finished, finalize, read_done
+from imageprocessing_worker.formulas import restore
 from imageprocessing_worker.plan import make_plan
 from imageprocessing_worker.records import open_records
 from imageprocessing_worker.source import open_source
@@ -336,7 +337,7 @@ def test_failures_where_output_urls_have_commas(tmp_path: Path, folder: str, bas
     plain = make_task(tmp_path)
     path = f"{folder}/spring".lstrip("/")
     output = msgspec.structs.replace(plain.output, path=path, base_url=base_url)
-    task = msgspec.structs.replace(plain, output=output)
+    task = msgspec.structs.replace(plain, output=output, formulas="Neutralize")
     store, plan = planned(task, csv_of([["1", "x", ",".join(U[:5])], ["2", "y", U[5]]]))
     commit(store, plan, 0, dict.fromkeys([U[0], U[2], U[3], U[5]], HTTP))
     finished(task)
@@ -346,8 +347,46 @@ def test_failures_where_output_urls_have_commas(tmp_path: Path, folder: str, bas
         return store.url(names.image_object(U[n], "jpg"))
 
     first = [url(second, 0), url(store, 1), "", url(second, 3), url(store, 4)]
-    found = [row[3] for row in cells_of(processed(second, "second"))[1:]]
+    found = [restore(row[3]) for row in cells_of(processed(second, "second"))[1:]]
     assert found == [",".join(first), url(second, 5)]
+
+
+@pytest.mark.parametrize("delimiter", [",", ";"])
+def test_formulas_are_neutralized_in_the_processed_csv_only(tmp_path: Path, delimiter: str) -> None:
+    header = [*COLUMNS, "=1+1"]
+    rows = [
+        ["-5", "=1,=2;=3", "=1", U[0], "@x"],
+        ["'=1", "x", "'=1", f"{U[1]},{U[2]}", ""],
+        ["", "", "+2", "=U[3]", ""],  # invalid, and stays
+        ["", "\t=1", " -4", U[4], "－1"],
+    ]
+    task = make_task(tmp_path, invalid_rows="Skip", formulas="Neutralize")
+    store, plan = planned(task, csv_of(rows, header, delimiter=delimiter, quoting=1))
+    commit(store, plan, 0, dict.fromkeys([U[0], U[2], U[4]], HTTP))
+    finished(task)
+    expected = [
+        [*COLUMNS, "'=1+1", "Output Image Urls"],
+        ["-5", "'=1,=2;=3", "'=1", U[0], "'@x", ""],
+        ["''=1", "x", "''=1", f"{U[1]},{U[2]}", "", f"{out(U[1])},"],
+        ["", "", "+2", "'=U[3]", "", ""],
+        ["", "'\t=1", " -4", U[4], "'－1", ""],
+    ]
+    assert cells_of(processed(store), delimiter) == expected
+    failed = cells_of(store.read(names.FAILED_CSV), delimiter)
+    assert [row[:5] for row in failed] == [
+        header,
+        rows[0],
+        [*rows[1][:3], U[2], ""],
+        rows[3],
+    ]
+
+    second = again(task, "second", {U[4]: HTTP})
+    expected[1][5] = out(U[0], "second")
+    expected[2][5] += out(U[2], "second")
+    assert cells_of(processed(second, "second"), delimiter) == expected
+    third = again(replaced(task, "second"), "third", {})
+    expected[4][5] = out(U[4], "third")
+    assert cells_of(processed(third, "third"), delimiter) == expected
 
 
 def test_failures_of_the_longest_record(tmp_path: Path) -> None:

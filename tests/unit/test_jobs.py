@@ -168,6 +168,13 @@ def test_outputs(output: dict[str, Any], path: str, base: str) -> None:
     assert mounted == ("persistentVolumeClaim" in output)
 
 
+def test_what_the_processed_csv_does_with_formulas() -> None:
+    output = {"persistentVolumeClaim": CLAIM}
+    assert read_task(built("finalize", a_request(output=output))).formulas == "Keep"
+    output["formulas"] = "Neutralize"
+    assert read_task(built("finalize", a_request(output=output))).formulas == "Neutralize"
+
+
 def test_nothing_of_the_webhook_reaches_a_pod() -> None:
     job = built("plan", a_request(webhook=WEBHOOK))
     assert "hook" not in str(job)

@@ -153,6 +153,7 @@ def test_defaults_are_those_of_the_design() -> None:
         **MINIMAL,
         "spec": {
             **MINIMAL["spec"],
+            "output": {**MINIMAL["spec"]["output"], "formulas": "Keep"},
             "compression": {
                 "format": "JPEG",
                 "progressive": False,

@@ -9,6 +9,7 @@ from contextlib import ExitStack
 import msgspec
 from imageprocessing_contract import names, report
 from imageprocessing_contract.reasons import ImageReason, Reason
+from imageprocessing_contract.request import Formulas
 from imageprocessing_contract.task import Task
 
 from imageprocessing_worker import results
@@ -93,6 +94,7 @@ def _write_files(task: Task, plan: Plan, store: Store, totals: _Totals) -> None:
             totals,
             processed=processed,
             failed=failed,
+            formulas=task.formulas,
             whole=whole,
         ).write()
 
@@ -105,6 +107,7 @@ def _whole_catalogue(task: Task, plan: Plan) -> WholeCatalogue | None:
     return WholeCatalogue(
         earlier.chunks(names.processed_csv(task.failures_of)),
         plan.dialect,
+        task.formulas,
         earlier.url("").removesuffix(task.failures_of),
     )
 
@@ -161,11 +164,13 @@ class _Files:
         *,
         processed: CheckedFile,
         failed: CheckedFile,
+        formulas: Formulas,
         whole: WholeCatalogue | None,
     ) -> None:
         self._plan, self._store, self._totals, self._whole = plan, store, totals, whole
-        self._processed = _csv_file(processed, plan.dialect)
-        self._failed = _csv_file(failed, plan.dialect)
+        self._processed = _csv_file(processed, plan.dialect, formulas)
+        # A catalogue again, so always as it came.
+        self._failed = _csv_file(failed, plan.dialect, "Keep")
 
     def write(self) -> None:
         columns = self._plan.header.columns
@@ -241,9 +246,9 @@ class _Results:
         )
 
 
-def _csv_file(file: CheckedFile, dialect: Dialect) -> CSVFile:
+def _csv_file(file: CheckedFile, dialect: Dialect, formulas: Formulas) -> CSVFile:
     """A file in the form that the source had: its delimiter, newline and byte order mark."""
-    made = CSVFile(file, dialect.delimiter, dialect.newline)
+    made = CSVFile(file, dialect.delimiter, dialect.newline, formulas)
     if dialect.byte_order_mark:
         made.raw(BOM_UTF8)
     return made

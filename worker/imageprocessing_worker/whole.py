@@ -7,8 +7,10 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from imageprocessing_contract import names
 from imageprocessing_contract.reasons import RowReason
+from imageprocessing_contract.request import Formulas
 
 from imageprocessing_worker.catalogue import Dialect, find_column, read_copy, split_urls
+from imageprocessing_worker.formulas import restore
 from imageprocessing_worker.lines import CatalogueError
 
 
@@ -20,12 +22,16 @@ class WholeCatalogue:
     Its rows and those of its failed.csv have the same order, so neither is kept in memory.
     """
 
-    def __init__(self, chunks: Iterable[bytes], dialect: Dialect, above: str) -> None:
+    def __init__(
+        self, chunks: Iterable[bytes], dialect: Dialect, formulas: Formulas, above: str
+    ) -> None:
         """Reads the header; raises CatalogueError when a column is missing.
 
-        `above` is what the output URLs of both requests begin with, up to the request's id.
+        `formulas` is what both requests do with them; `above` is what the output URLs of
+        both begin with, up to the request's id.
         """
-        self._rows = read_copy(chunks, dialect.delimiter)
+        rows = read_copy(chunks, dialect.delimiter)
+        self._rows = rows if formulas == "Keep" else ([*map(restore, cells)] for cells in rows)
         self.columns = next(self._rows, [])
         self._serial = find_column(self.columns, names.COLUMN_SERIAL)
         self._urls = find_column(self.columns, names.COLUMN_URLS)
