@@ -43,7 +43,7 @@ _BLOCK = 1 << 16
 
 def encode(results: Iterable[Result]) -> bytes:
     """JSON lines."""
-    return b"".join(_encoder.encode(result) + b"\n" for result in results)
+    return _encoder.encode_lines(results)
 
 
 def is_committed(store: Store, shard: int) -> bool:
