@@ -1,7 +1,9 @@
 import json
 import sqlite3
 import tracemalloc
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -19,6 +21,7 @@ from imageprocessing_worker.plan import make_plan
 from imageprocessing_worker.records import open_records
 from imageprocessing_worker.source import open_source
 from imageprocessing_worker.stores import Store, beside, open_store
+from imageprocessing_worker.stores.folder import FolderStore
 
 from tests.unit.tasks import cells_of, commit, csv_of, make_task, outcomes, planned
 
@@ -159,6 +162,50 @@ def test_results_with_gaps_stay_in_their_places(tmp_path: Path) -> None:
         f"{out(U[4])},",
     ]
     assert [(f.line, f.url) for f in end.done.failures] == [(2, U[0]), (3, U[3]), (4, U[5])]
+
+
+def test_shards_begin_where_the_plan_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Invalid rows before, between and after; the third shard failed."""
+    bad = ["", "x", U[7]]
+    rows = [
+        bad,
+        ["1", "x", U[0]],
+        bad,
+        ["2", "x", ",".join(U[1:4])],
+        ["3", "x", U[4]],
+        bad,
+        ["4", "x", U[5]],
+        ["5", "x", U[6]],
+        bad,
+    ]
+    task = make_task(tmp_path, images_per_shard=2, invalid_rows="Skip")
+    store, plan = planned(task, csv_of(rows))
+    assert [shard.images for shard in plan.shards] == [1, 3, 2, 1]
+    for index in (0, 1, 3):
+        commit(store, plan, index, {U[2]: HTTP})
+    opened: list[str] = []
+    chunks = FolderStore.chunks
+
+    def counted(store: FolderStore, path: str, **part: Any) -> Iterator[bytes]:
+        opened.append(path)
+        return chunks(store, path, **part)
+
+    monkeypatch.setattr(FolderStore, "chunks", counted)
+    _, end = finished(task)
+    assert [row[3] for row in cells_of(processed(store))[1:]] == [
+        "",
+        out(U[0]),
+        "",
+        f"{out(U[1])},,{out(U[3])}",
+        "",
+        "",
+        "",
+        out(U[6]),
+        "",
+    ]
+    assert [f.reason for f in end.done.failures] == ["HTTPError", "ShardFailed", "ShardFailed"]
+    assert end.done.failed_shards == 1
+    assert opened == [names.CATALOGUE]
 
 
 def test_results_of_a_large_shard_are_not_all_in_memory(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from imageprocessing_worker.csv_file import CSVFile
 from imageprocessing_worker.errors import StepError
 from imageprocessing_worker.lines import CatalogueError
 from imageprocessing_worker.page import Page
-from imageprocessing_worker.plan import Plan, read_own, read_plan, read_rows
+from imageprocessing_worker.plan import Plan, read_all_rows, read_own, read_plan
 from imageprocessing_worker.records import Records, RequestRecord
 from imageprocessing_worker.results import Result
 from imageprocessing_worker.stores import CheckedFile, Store, beside, open_store
@@ -186,11 +186,20 @@ class _Files:
                 self._processed.row(cells)
 
     def _rows(self) -> Iterator[tuple[Row, _Results]]:
-        """Each row with its shard's results: neither is ever in memory as a whole."""
-        for index in range(len(self._plan.shards)):
-            found = _Results(self._found(index))
-            for row in read_rows(self._store, self._plan, index):
-                yield row, found
+        """Each row with its shard's results: neither is ever in memory as a whole.
+
+        The catalogue is opened once: in a bucket each shard's part would be two requests more.
+        """
+        shards = iter(range(len(self._plan.shards)))
+        left, found = 0, _Results(iter(()))
+        for row in read_all_rows(self._store, self._plan):
+            if row.urls and not left:
+                index = next(shards)
+                left, found = self._plan.shards[index].images, _Results(self._found(index))
+            left -= len(row.urls)
+            yield row, found
+        for index in shards:  # of a catalogue without images
+            self._found(index)
 
     def _found(self, index: int) -> Iterator[Result]:
         """What is known of a shard's images, in the catalogue's order."""

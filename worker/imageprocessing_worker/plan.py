@@ -142,7 +142,15 @@ def make_plan(task: Task, store: Store, chunks: Iterable[bytes]) -> Plan:
 
 def read_rows(store: Store, plan: Plan, index: int) -> Iterator[Row]:
     """The rows of one shard."""
-    start, end = plan.span(index)
+    return _read(store, plan, *plan.span(index))
+
+
+def read_all_rows(store: Store, plan: Plan) -> Iterator[Row]:
+    """The rows of all shards, in one go."""
+    return _read(store, plan, 0, plan.catalogue_bytes)
+
+
+def _read(store: Store, plan: Plan, start: int, end: int) -> Iterator[Row]:
     chunks = store.chunks(plan.catalogue_path, start=start, end=end, version=plan.catalogue_version)
     return catalogue_copy.decode(chunks, plan.header.urls)
 
