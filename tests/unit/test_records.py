@@ -127,3 +127,17 @@ def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
 
 def test_without_firestore_there_are_none() -> None:
     assert isinstance(open_records(Output(path="", base_url="")), NoRecords)
+
+
+def test_what_the_first_download_does_not_need_is_imported_later() -> None:
+    program = """
+import sys
+import imageprocessing_worker.step
+from imageprocessing_contract.request import Firestore
+from imageprocessing_contract.task import Output
+from imageprocessing_worker.records import open_records
+open_records(Output(path="", base_url="", firestore=Firestore("shop", "(default)", "images")))
+sys.exit(" ".join({"google.cloud.firestore", "jinja2", "PIL"} & set(sys.modules)) or 0)
+"""
+    ended = subprocess.run([sys.executable, "-c", program], check=False, capture_output=True)
+    assert (ended.returncode, ended.stderr) == (0, b""), ended.stderr

@@ -2,17 +2,8 @@
 
 from __future__ import annotations
 
-import jinja2
 import msgspec
 from imageprocessing_contract import report
-
-_environment = jinja2.Environment(
-    loader=jinja2.PackageLoader("imageprocessing_worker"),
-    autoescape=True,
-    undefined=jinja2.StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
 
 
 def _size(count: int) -> str:
@@ -23,9 +14,6 @@ def _size(count: int) -> str:
             return f"{value:.0f} {unit}" if unit == "bytes" else f"{value:.1f} {unit}"
         value /= 1000
     return f"{value:.1f} TB"
-
-
-_environment.filters["size"] = _size
 
 
 class Page(msgspec.Struct, frozen=True):
@@ -39,4 +27,14 @@ class Page(msgspec.Struct, frozen=True):
 
     def render(self) -> str:
         """The HTML."""
-        return _environment.get_template("report.html").render(page=self)
+        import jinja2  # noqa: PLC0415 - shards, which have no page, start sooner
+
+        environment = jinja2.Environment(
+            loader=jinja2.PackageLoader("imageprocessing_worker"),
+            autoescape=True,
+            undefined=jinja2.StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        environment.filters["size"] = _size
+        return environment.get_template("report.html").render(page=self)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Protocol
 
 import msgspec
@@ -50,12 +51,32 @@ class NoRecords:
         """Keeps nothing."""
 
 
-def open_records(output: Output) -> Records:
-    """The records of a task's output; imports Google's client only where it is used."""
-    if output.firestore is not None:
-        from imageprocessing_worker.records.firestore import FirestoreRecords  # noqa: PLC0415
+class DeferredRecords:
+    """Opened at the first write; not for writes at the same time."""
 
-        return FirestoreRecords(output.firestore)
+    def __init__(self, opened: Callable[[], Records]) -> None:
+        self._opened = cache(opened)
+
+    def put_images(self, records: Sequence[ImageRecord]) -> None:
+        """See Records."""
+        self._opened().put_images(records)
+
+    def put_request(self, record: RequestRecord) -> None:
+        """See Records."""
+        self._opened().put_request(record)
+
+
+def open_records(output: Output) -> Records:
+    """The records of a task's output."""
+    if (where := output.firestore) is not None:
+
+        def firestore() -> Records:
+            # Its client takes half of the worker's start to import, and downloads go first.
+            from imageprocessing_worker.records.firestore import FirestoreRecords  # noqa: PLC0415
+
+            return FirestoreRecords(where)
+
+        return DeferredRecords(firestore)
     if output.sqlite is not None:
         from imageprocessing_worker.records.sqlite import SQLiteRecords  # noqa: PLC0415
 
