@@ -44,6 +44,14 @@ def measure(full: bool) -> Iterator[Row]:
 
 
 def _cpu(task: Task, environment: dict[str, str], runs: int) -> str:
+    with tempfile.TemporaryDirectory() as bytecode:
+        # The image ships it; here the first worker writes it, whose figure does not count.
+        cached = {"PYTHONPYCACHEPREFIX": bytecode, "PYTHONDONTWRITEBYTECODE": ""}
+        seconds = _starts(task, environment | cached, runs + 1)[1:]
+    return f"{statistics.median(seconds):.2f} s ({min(seconds):.2f} to {max(seconds):.2f})"
+
+
+def _starts(task: Task, environment: dict[str, str], runs: int) -> list[float]:
     photo = next(photos.crops(1, 320, 240))[1]
     seconds: list[float] = []
     started: Queue[int] = Queue()
@@ -55,15 +63,13 @@ def _cpu(task: Task, environment: dict[str, str], runs: int) -> str:
     with served(answer) as server:
         # One image a shard, and more than one shard: plan leaves them to other Pods.
         task = msgspec.structs.replace(task, images_per_shard=1)
-        catalogue = csv_of([str(n), "Mug", f"{server.url}/{n}"] for n in range(runs + 1))
+        catalogue = csv_of([str(n), "Mug", f"{server.url}/{n}"] for n in range(runs))
         _done(Worker(task, inline=catalogue, environment=environment))
-        for index in range(runs + 1):
+        for index in range(runs):
             worker = Worker(task, "shards", index, environment=environment)
             started.put(worker.process.pid)
             _done(worker)
-    # The first one read files that were not in memory yet.
-    seconds.pop(0)
-    return f"{statistics.median(seconds):.2f} s ({min(seconds):.2f} to {max(seconds):.2f})"
+    return seconds
 
 
 def _done(worker: Worker) -> None:
