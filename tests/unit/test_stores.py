@@ -225,14 +225,37 @@ with FolderStore(sys.argv[1], "r", "").writer("x", "") as file:
     assert not any(path.is_file() for path in tmp_path.rglob("*"))
 
 
-def test_an_empty_file_of_a_crashed_node_is_written_again(tmp_path: Path) -> None:
-    """Its name was on the disk before its bytes were: it must not count as done."""
+def test_files_that_are_added_are_there_once_settled(store: Store) -> None:
+    store.create("kept", b"first", TEXT)
+    store.settle()
+    with ThreadPoolExecutor(8) as pool:
+        for path in ("kept", *(f"a/{n}" for n in range(20))):
+            pool.submit(store.add, path, path.encode(), TEXT).result()
+    store.settle()
+    assert [store.read(f"a/{n}") for n in range(20)] == [b"a/%d" % n for n in range(20)]
+    assert store.read("kept") == b"first"
+    store.add("a/0", b"again", TEXT)
+    store.settle()
+    assert store.read("a/0") == b"a/0"
+
+
+def test_a_name_comes_after_its_bytes(tmp_path: Path) -> None:
+    """Until settle() has them on the disk, added files have no names."""
     store = folder(tmp_path)
-    assert store.create("x.jpg", b"image", "image/jpeg")
-    (tmp_path / "r" / "x.jpg").write_bytes(b"")
-    assert store.create("x.jpg", b"image", "image/jpeg")
-    assert store.read("x.jpg") == b"image"
-    assert not store.create("x.jpg", b"other", "image/jpeg")
+    store.add("x.jpg", b"image", "image/jpeg")
+    assert store.read("x.jpg") is None
+    assert store.list("") == []
+    store.settle()
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [tmp_path / "r/x.jpg"]
+
+
+def test_somebody_else_tidies_up_before_we_settle(tmp_path: Path) -> None:
+    store = folder(tmp_path)
+    store.add("x", b"1", TEXT)
+    folder(tmp_path).tidy()
+    with pytest.raises(StoreError) as caught:
+        store.settle()
+    assert caught.value.transient
 
 
 def test_somebody_else_tidies_up_while_we_write(tmp_path: Path) -> None:
@@ -258,7 +281,12 @@ def test_a_folder_without_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert store.create("x", b"1", TEXT)
     assert not store.create("x", b"2", TEXT)
     assert store.read("x") == b"1"
-    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [tmp_path / "r/x"]
+    store.add("y", b"3", TEXT)
+    store.add("x", b"3", TEXT)
+    store.settle()
+    assert (store.read("x"), store.read("y")) == (b"1", b"3")
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert sorted(files) == [tmp_path / "r/x", tmp_path / "r/y"]
 
 
 # What stands in the way below the root, what is written, and whether to try again.
@@ -273,7 +301,15 @@ def test_a_folder_that_cannot_be_written(
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_bytes(b"")
     store = folder(tmp_path)
-    for attempt in (lambda: store.create(path, b"1", TEXT), lambda: write(store, path, b"1")):
+    def settled() -> None:
+        store.add(path, b"1", TEXT)
+        store.settle()
+
+    for attempt in (
+        lambda: store.create(path, b"1", TEXT),
+        settled,
+        lambda: write(store, path, b"1"),
+    ):
         with pytest.raises(StoreError, match=path) as caught:
             attempt()
         assert caught.value.transient is transient

@@ -207,7 +207,7 @@ class ShardRun:
         if isinstance(encoded, Refused):
             return Outcome(work, _failed(encoded.reason, encoded.message, transient=False))
         path = names.image_object(work.url, encoded.extension)
-        await self._blocking(self._store.create, path, encoded.data, encoded.content_type)
+        await self._blocking(self._store.add, path, encoded.data, encoded.content_type)
         stored = Result(
             line=0,
             position=0,
@@ -237,6 +237,7 @@ class ShardRun:
                 await self._blocking(self._write_checkpoint, fresh)
 
     def _write_checkpoint(self, fresh: list[Outcome]) -> None:
+        self._store.settle()
         self._records.put_images(
             [
                 ImageRecord(

@@ -44,7 +44,16 @@ class Store(Protocol):
     """What the steps need of a store; every method may raise StoreError."""
 
     def create(self, path: str, data: bytes, content_type: str) -> bool:
-        """Writes a file that is not there yet; False (and no change) where it is."""
+        """Writes a file that is not there yet; False (and no change) where it is.
+
+        What was settled or created before it, and the file itself, last from then on.
+        """
+
+    def add(self, path: str, data: bytes, content_type: str) -> None:
+        """Writes one of many files, unless it is there: it counts only after settle()."""
+
+    def settle(self) -> None:
+        """All files that add() wrote are there, and outlast a crash of the node."""
 
     def writer(
         self, path: str, content_type: str, *, replace: bool = True

@@ -1,11 +1,16 @@
-"""A folder of a file system as the store: a PersistentVolumeClaim, or `ipr run`."""
+"""A folder of a file system as the store: a PersistentVolumeClaim, or `ipr run`.
+
+A name that is there has all its bytes, also after a node lost its power: names come last.
+"""
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import shutil
 import uuid
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -15,6 +20,7 @@ from imageprocessing_worker.stores import CheckedFile, StoreError, public_url, t
 _CHUNK = 1 << 18
 _INCOMING = ".incoming"
 """Files being written; the others are whole at any time."""
+_libc = ctypes.CDLL(None, use_errno=True)
 
 
 class FolderStore:
@@ -24,22 +30,53 @@ class FolderStore:
         self._top = Path(root) / folder
         self._folder, self._base_url = folder, base_url
         self._made: set[Path] = set()
+        self._added: deque[tuple[str, Path]] = deque()
 
     def create(self, path: str, data: bytes, content_type: str) -> bool:
         """See Store."""
         with _writing(path):
             target = self._top / path
-            if _is_there(target):
+            if target.exists():
                 return False
-            with self._aside(path) as aside, aside.open("wb") as file:
-                file.write(data)
-                file.flush()
-                # Not for images, which are many: what a crash of the node leaves of one is
-                # an empty file, and that is written again.
-                if not content_type.startswith("image/"):
+            with self._aside(path) as aside:
+                with aside.open("wb") as file:
+                    file.write(data)
+                    file.flush()
                     os.fsync(file.fileno())
                 self._make(target.parent)
-                return _link(aside, target)
+                linked = _link(aside, target)
+            # Others build on this file, and on what was written before it.
+            self._sync()
+            return linked
+
+    def add(self, path: str, data: bytes, content_type: str) -> None:
+        """See Store; the file waits aside for settle().
+
+        An fsync of each would take as much CPU again as writing it (measured: 0.6 ms
+        for one of 60 kB instead of 0.3, with 64 threads on ext4).
+        """
+        with _writing(path):
+            target = self._top / path
+            if not target.exists():
+                aside = self._place_aside()
+                aside.write_bytes(data)
+                self._added.append((path, aside))
+
+    def settle(self) -> None:
+        """See Store: one sync for all of them, then their names."""
+        waiting = len(self._added)
+        if not waiting:
+            return
+        with _writing(_INCOMING):
+            self._sync()
+        for _ in range(waiting):
+            path, aside = self._added[0]
+            with _writing(path):
+                target = self._top / path
+                self._make(target.parent)
+                _link(aside, target)
+                aside.unlink(missing_ok=True)  # renamed, where there are no hard links
+            self._added.popleft()
 
     @contextmanager
     def writer(
@@ -115,15 +152,29 @@ class FolderStore:
     @contextmanager
     def _aside(self, path: str) -> Iterator[Path]:
         """A place for a file that is being written; what is left there is removed."""
-        folder = self._top / _INCOMING
         with _writing(path):
-            folder.mkdir(parents=True, exist_ok=True)  # another Pod may have tidied up
-        aside = folder / uuid.uuid4().hex
+            aside = self._place_aside()
         try:
             yield aside
         finally:
             with suppress(OSError):  # tidy() takes what is left
                 aside.unlink(missing_ok=True)
+
+    def _place_aside(self) -> Path:
+        folder = self._top / _INCOMING
+        folder.mkdir(parents=True, exist_ok=True)  # another Pod may have tidied up
+        return folder / uuid.uuid4().hex
+
+    def _sync(self) -> None:
+        """Everything that was written to this file system is on its disk."""
+        top = os.open(self._top, os.O_RDONLY)
+        try:
+            # os.sync() would write out the disks of all Pods of the node.
+            if _libc.syncfs(top):
+                number = ctypes.get_errno()
+                raise OSError(number, os.strerror(number))
+        finally:
+            os.close(top)
 
     def _make(self, folder: Path) -> None:
         if folder not in self._made:
@@ -133,15 +184,6 @@ class FolderStore:
 
 def _version(stat: os.stat_result) -> str:
     return f"{stat.st_size}-{stat.st_mtime_ns}"
-
-
-def _is_there(target: Path) -> bool:
-    """Whether the file is there and not the empty one that a crash of a node leaves."""
-    with suppress(FileNotFoundError):
-        if target.stat().st_size:
-            return True
-        target.unlink()
-    return False
 
 
 def _link(aside: Path, target: Path) -> bool:

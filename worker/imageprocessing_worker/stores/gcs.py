@@ -59,6 +59,13 @@ class GCSStore:
             return False
         return True
 
+    def add(self, path: str, data: bytes, content_type: str) -> None:
+        """See Store."""
+        self.create(path, data, content_type)
+
+    def settle(self) -> None:
+        """Cloud Storage answers an upload when the object lasts."""
+
     @contextmanager
     def writer(
         self, path: str, content_type: str, *, replace: bool = True
