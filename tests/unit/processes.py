@@ -16,6 +16,9 @@ from imageprocessing_contract import task as tasks
 from imageprocessing_contract.report import Report
 from imageprocessing_contract.task import Step, Task
 
+GRACE = 30.0
+"""Seconds that a Pod has after SIGTERM (terminationGracePeriodSeconds)."""
+
 
 @dataclass(frozen=True)
 class Ended:
@@ -28,6 +31,17 @@ class Ended:
     @property
     def report(self) -> Report:
         return report.decode(self.said.decode())
+
+
+def variables(task: Task, step: Step, index: int, inline: bytes, message: Path) -> dict[str, str]:
+    """What the operator puts into a new Pod's environment."""
+    return {
+        names.ENV_TASK: tasks.encode(msgspec.structs.replace(task, step=step)),
+        names.ENV_INLINE_SOURCE: os.fsdecode(inline),
+        names.ENV_POD_UID: str(uuid.uuid4()),
+        names.ENV_SHARD_INDEX: str(index),
+        names.ENV_TERMINATION_LOG: os.fspath(message),
+    }
 
 
 class Worker:
@@ -49,11 +63,7 @@ class Worker:
         environ = {
             **os.environ,
             **(environment or {}),
-            names.ENV_TASK: tasks.encode(msgspec.structs.replace(task, step=step)),
-            names.ENV_INLINE_SOURCE: os.fsdecode(inline),
-            names.ENV_POD_UID: str(uuid.uuid4()),
-            names.ENV_SHARD_INDEX: str(index),
-            names.ENV_TERMINATION_LOG: os.fspath(self._message),
+            **variables(task, step, index, inline, self._message),
             names.ENV_SOURCE_MOUNT: mount,
         }
         with self._log.open("wb") as log:
@@ -64,10 +74,10 @@ class Worker:
     def signal(self, number: int) -> None:
         self.process.send_signal(number)
 
-    def ended(self) -> Ended:
-        """Waits for its end."""
+    def ended(self, within: float = 120) -> Ended:
+        """Waits for its end; fails where that takes longer (seconds)."""
         try:
-            code = self.process.wait(120)
+            code = self.process.wait(within)
         finally:
             self.process.kill()
         return Ended(code, self._message.read_bytes(), self._log.read_text())

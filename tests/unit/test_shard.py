@@ -1,6 +1,7 @@
 """Shards as processes of their own, against a real server, folder and SQLite file."""
 
 import asyncio
+import os
 import shutil
 import signal
 import sqlite3
@@ -25,7 +26,7 @@ from imageprocessing_worker.stores import Store, open_store
 from imageprocessing_worker.stores.folder import FolderStore
 
 from tests import photos
-from tests.unit.processes import Ended, Worker, run
+from tests.unit.processes import GRACE, Ended, Worker, run
 from tests.unit.raw_server import Exchange, RawServer, served
 from tests.unit.tasks import committed, csv_of, make_task, outcomes, planned
 
@@ -231,6 +232,41 @@ def test_sigterm_checkpoints_and_the_next_pod_ends_it(tmp_path: Path) -> None:
     done = end_state(task)[0]
     assert isinstance(done, report.Done)
     assert done.images.succeeded == 10
+
+
+def codec_children(worker: Worker) -> list[int]:
+    """Process ids: the worker's only child is the nursery, whose children are they."""
+    (nursery,) = children_of(worker.process.pid)
+    return children_of(nursery)
+
+
+def children_of(pid: int) -> list[int]:
+    threads = Path(f"/proc/{pid}/task").iterdir()
+    return [int(child) for task in threads for child in (task / "children").read_text().split()]
+
+
+def test_sigterm_does_not_wait_for_an_image_that_takes_long(tmp_path: Path) -> None:
+    frozen = threading.Event()
+    reached = threading.Event()
+
+    async def answer(exchange: Exchange) -> None:
+        if exchange.target == b"/1":
+            reached.set()
+            await asyncio.to_thread(frozen.wait)
+        await photo(exchange)
+
+    with served(answer) as server:
+        task, store, _ = shard(tmp_path, server, 2, per_host=1)
+        worker = Worker(task, "shards")
+        assert reached.wait(60)
+        (child,) = codec_children(worker)
+        os.kill(child, signal.SIGSTOP)
+        frozen.set()
+        worker.signal(signal.SIGTERM)
+        ended = worker.ended(GRACE)
+    assert ended.code == report.EXIT_INTERRUPTED, ended.log
+    assert len(results.read_parts(store, 0)) == 1
+    assert not Path(f"/proc/{child}").exists()
 
 
 @pytest.mark.parametrize("at", [0, 3, 9])

@@ -9,8 +9,8 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import sys
 from pathlib import Path
+from typing import NoReturn
 
 import msgspec
 from imageprocessing_contract import names, report, task
@@ -29,7 +29,7 @@ def main() -> int:
         logger.error("no task that this worker understands: %s", error)
         return report.EXIT_FINAL
     # As a container's first process, a Python without a handler does not hear SIGTERM. Plan
-    # and finalize may end anywhere; a shard sets a handler of its own and checkpoints.
+    # and finalize may end anywhere; a shard sets a handler of its own, and checkpoints.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _interrupted)
     mount = os.environ.get(names.ENV_SOURCE_MOUNT, names.SOURCE_MOUNT)
@@ -42,7 +42,13 @@ def main() -> int:
 
 def _interrupted(_: int, __: object) -> None:
     logger.info("interrupted: the next Pod begins this step anew")
-    sys.exit(report.EXIT_INTERRUPTED)
+    _exit(report.EXIT_INTERRUPTED)
+
+
+def _exit(code: int) -> NoReturn:
+    """Ends at once: threads whose calls a store does not answer would hold up sys.exit()."""
+    logging.shutdown()
+    os._exit(code)
 
 
 def _say(ended: Ended) -> None:
@@ -56,4 +62,4 @@ def _say(ended: Ended) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    _exit(main())

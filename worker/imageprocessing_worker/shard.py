@@ -30,6 +30,8 @@ CONCURRENCY = 64
 """Images under way at once: enough to hide the network's latency, tried with 64."""
 CHECKPOINT_IMAGES = 500  # also a full Firestore batch
 CHECKPOINT_SECONDS = 2.0
+LAST_CHECKPOINT_SECONDS = 20.0
+"""After SIGTERM, of the 30 that a Pod has; a store that is down may take minutes to say so."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0  # seconds between passes over transient failures
 
 
@@ -102,13 +104,16 @@ class ShardRun:
         Raises InterruptedShardError after SIGTERM, StepError when no host could be
         reached, StoreError.
         """
-        with self._threads:
+        try:
             await self._run(plan)
+        finally:
+            # Not waited for: after SIGTERM, or an error, nothing they do is needed.
+            self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def _run(self, plan: Plan) -> None:
-        if await self._blocking(results.is_committed, self._store, self._index):
+        if await self._unless_stopped(results.is_committed, self._store, self._index):
             return
-        work = await self._blocking(self._open_work, plan)
+        work = await self._unless_stopped(self._open_work, plan)
         checkpoints = asyncio.create_task(self._checkpoint_regularly())
         try:
             await self._passes(work, checkpoints)
@@ -116,19 +121,38 @@ class ShardRun:
             # Not cancelled: its thread would write on, and nobody would wait for it.
             self._last_checkpoint = True
             self._due.set()
-            await checkpoints
+            await self._while_there_is_time(checkpoints)
         if self._stop.is_set():
             raise InterruptedShardError
         self._refuse_outage()
         ordered = (self._done[place] for place in sorted(self._done))
         text = await self._blocking(results.encode, ordered)
         path = names.shard_results(self._index)
-        await self._blocking(self._store.create, path, text, "application/jsonl")
+        await self._unless_stopped(self._store.create, path, text, "application/jsonl")
 
     async def _blocking(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Runs a call to the store or the records in a thread."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._threads, partial(call, *args, **kwargs))
+
+    async def _unless_stopped(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """The same; raises InterruptedShardError at once where SIGTERM comes first."""
+        running = asyncio.ensure_future(self._blocking(call, *args, **kwargs))
+        stopping = asyncio.create_task(self._stop.wait())
+        await asyncio.wait((running, stopping), return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if not running.done():
+            raise InterruptedShardError
+        return running.result()
+
+    async def _while_there_is_time(self, checkpoints: asyncio.Task[None]) -> None:
+        """Waits for the last checkpoint: after SIGTERM, only as long as a Pod has."""
+        stopping = asyncio.create_task(self._stop.wait())
+        await asyncio.wait((checkpoints, stopping), return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        done, _ = await asyncio.wait((checkpoints,), timeout=LAST_CHECKPOINT_SECONDS)
+        if done:
+            checkpoints.result()
 
     def _open_work(self, plan: Plan) -> list[Work]:
         """What is left to do; fills in what earlier Pods did."""

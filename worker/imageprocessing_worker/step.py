@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 
 import msgspec
 from imageprocessing_contract import names, report
@@ -93,20 +94,17 @@ class Step:
             self._finished(finalize(task, store, records))
 
     def _shard(self, plan: Plan, index: int, store: Store, records: Records) -> None:
-        handlers = {number: signal.getsignal(number) for number in _SIGNALS}
-        try:
-            asyncio.run(self._shard_async(plan, index, store, records))
-        finally:
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
+        runner = asyncio.Runner()
+        runner.run(self._shard_async(plan, index, store, records))
+        # Not after an error or an interrupt, which end the process: closing waits for names
+        # that are being resolved, which may take longer than a Pod has left.
+        runner.close()
 
     async def _shard_async(self, plan: Plan, index: int, store: Store, records: Records) -> None:
         task = self._task
-        stop = asyncio.Event()
-        for number in _SIGNALS:
-            asyncio.get_running_loop().add_signal_handler(number, stop.set)
         children = processors()
         async with (
+            _interruptible() as stop,
             Codec(
                 task.compression,
                 task.download.max_pixels,
@@ -150,3 +148,27 @@ class Step:
 
     def _end(self, code: int) -> Ended:
         return Ended(code, self._report)
+
+
+@asynccontextmanager
+async def _interruptible() -> AsyncIterator[asyncio.Event]:
+    """An event for SIGTERM or SIGINT; raises InterruptedShardError where one came too late for it.
+
+    Not by loop.add_signal_handler(): where that ends, a signal would for a moment have its
+    default effect, which is none in a container's first process.
+    """
+    loop, stop = asyncio.get_running_loop(), asyncio.Event()
+    came: list[int] = []
+
+    def interrupt(number: int, _: object) -> None:
+        came.append(number)
+        loop.call_soon_threadsafe(stop.set)
+
+    handlers = {number: signal.signal(number, interrupt) for number in _SIGNALS}
+    try:
+        yield stop
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    if came:
+        raise InterruptedShardError
