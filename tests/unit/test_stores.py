@@ -301,6 +301,7 @@ def test_a_folder_that_cannot_be_written(
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_bytes(b"")
     store = folder(tmp_path)
+
     def settled() -> None:
         store.add(path, b"1", TEXT)
         store.settle()

@@ -44,6 +44,7 @@ def read_done(store: Store, spec_hash: str) -> Finished | None:
 def finalize(task: Task, store: Store, records: Records) -> Finished:
     """Writes the result files and, last, done.json; raises StepError, StoreError."""
     if finished := read_done(store, task.spec_hash):
+        store.tidy()  # the Pod that wrote it may have been killed before it could
         return finished
     plan = read_plan(store, task.spec_hash)
     if plan is None:

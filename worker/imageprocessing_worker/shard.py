@@ -94,6 +94,8 @@ class ShardRun:
         self._fresh: list[Outcome] = []
         self._parts = 0
         self._due, self._last_checkpoint = asyncio.Event(), False
+        self._room = asyncio.Event()
+        self._room.set()
         # Not asyncio's own threads: those are few, and the resolver of names needs them.
         # One more than uploads, so that a checkpoint never waits for them.
         self._threads = ThreadPoolExecutor(CONCURRENCY + 1, "store")
@@ -220,6 +222,7 @@ class ShardRun:
 
     async def _process(self, work: Work) -> Outcome:
         """Effects in order: the object here, record and checkpoint with the next batch."""
+        await self._room.wait()
         async with AsyncExitStack() as held:
             data = await self._downloader.fetch(work.url, held)
             if isinstance(data, DownloadFailure):
@@ -247,7 +250,9 @@ class ShardRun:
         self._fresh.append(outcome)
         self._done.update((result.place, result) for result in outcome.results())
         if len(self._fresh) >= CHECKPOINT_IMAGES:
+            # While the last checkpoint still hangs, no more is done that a kill would undo.
             self._due.set()
+            self._room.clear()
 
     async def _checkpoint_regularly(self) -> None:
         """Until the last one is asked for; ends early only with an error."""
@@ -257,6 +262,7 @@ class ShardRun:
             self._due.clear()
             last = self._last_checkpoint
             fresh, self._fresh = self._fresh, []
+            self._room.set()
             if fresh:
                 await self._blocking(self._write_checkpoint, fresh)
 

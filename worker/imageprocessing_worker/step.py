@@ -77,6 +77,7 @@ class Step:
             self._shard(plan, index, store, open_records(task.output))
             return
         if finished := read_done(store, task.spec_hash):
+            store.tidy()  # the Pod that wrote it may have been killed before it could
             self._finished(finished)
             return
         plan = read_plan(store, task.spec_hash)
