@@ -14,7 +14,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
@@ -44,12 +44,13 @@ class ForkedWorkers:
         checkpoint_images: int,
         kill_at: int = 0,
         kill_by: signal.Signals = signal.SIGKILL,
+        kill_below: Path | None = None,
         started: Callable[[int], None] = lambda pid: None,
     ) -> Ended:
         """One Pod from start to end; `started` gets its process id before it does anything.
 
-        `kill_at` n sends it `kill_by` at its n-th write below the task's root, before that
-        happens.
+        `kill_at` n sends it `kill_by` at its n-th write below that folder, or the task's root,
+        before that happens.
         """
         message, log = self._folder / "termination-log", self._folder / "log"
         message.write_bytes(b"")
@@ -58,7 +59,7 @@ class ForkedWorkers:
                 "environ": (environment or {}) | variables(task, step, index, inline, message),
                 "log": os.fspath(log),
                 "checkpoint_images": checkpoint_images,
-                "root": task.output.root,
+                "root": os.fspath(kill_below) if kill_below else task.output.root,
                 "kill_at": kill_at,
                 "kill_by": kill_by,
             }
@@ -78,18 +79,19 @@ class ForkedWorkers:
 
 
 @contextmanager
-def forked_workers() -> Iterator[ForkedWorkers]:
-    """They and the process that they are forked from end with the block."""
-    command = [sys.executable, "-m", "tests.unit.forked_workers"]
+def forked_workers(within: Sequence[str] = ()) -> Iterator[ForkedWorkers]:
+    """They and the process that they are forked from end with the block.
+
+    `within` is a command that runs the one it is given.
+    """
+    command = [*within, sys.executable, "-m", "tests.unit.forked_workers"]
     pipe = subprocess.PIPE
     with (
         tempfile.TemporaryDirectory() as folder,
         subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, cwd=ROOT) as process,
     ):
-        try:
-            yield ForkedWorkers(process, Path(folder))
-        finally:
-            process.kill()
+        yield ForkedWorkers(process, Path(folder))
+        # It ends with its input, and its forks with it.
 
 
 def serve() -> None:
@@ -167,7 +169,8 @@ def kill_at_write(root: str, number: int, kill_by: int) -> None:
 
     def traced(*args: Any, **options: Any) -> sqlite3.Connection:
         connection = connect(*args, **options)
-        connection.set_trace_callback(write)
+        if str(args[0]).startswith(root):
+            connection.set_trace_callback(write)
         return connection
 
     sys.addaudithook(hook)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,7 +57,9 @@ class Worker:
         inline: bytes = b"",
         mount: str = "",
         environment: dict[str, str] | None = None,
+        within: Sequence[str] = (),
     ) -> None:
+        """`within` is a command that runs the one it is given."""
         folder = Path(tempfile.mkdtemp())
         self._message, self._log = folder / "termination-log", folder / "log"
         self._message.touch()
@@ -68,11 +71,15 @@ class Worker:
         }
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "imageprocessing_worker"], env=environ, stderr=log
+                [*within, sys.executable, "-m", "imageprocessing_worker"], env=environ, stderr=log
             )
 
     def signal(self, number: int) -> None:
         self.process.send_signal(number)
+
+    def children(self) -> list[int]:
+        """Ids of the processes that it started."""
+        return children_of(self.process.pid)
 
     def ended(self, within: float = 120) -> Ended:
         """Waits for its end; fails where that takes longer (seconds)."""
@@ -81,6 +88,12 @@ class Worker:
         finally:
             self.process.kill()
         return Ended(code, self._message.read_bytes(), self._log.read_text())
+
+
+def children_of(pid: int) -> list[int]:
+    """Ids of the processes that one started and that live."""
+    threads = Path(f"/proc/{pid}/task").iterdir()
+    return [int(child) for task in threads for child in (task / "children").read_text().split()]
 
 
 def run(task: Task, step: Step = "plan", index: int = 0, **options: object) -> Ended:

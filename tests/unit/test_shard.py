@@ -26,7 +26,7 @@ from imageprocessing_worker.stores import Store, open_store
 from imageprocessing_worker.stores.folder import FolderStore
 
 from tests import photos
-from tests.unit.processes import GRACE, Ended, Worker, run
+from tests.unit.processes import GRACE, Ended, Worker, children_of, run
 from tests.unit.raw_server import Exchange, RawServer, served
 from tests.unit.tasks import committed, csv_of, make_task, outcomes, planned
 
@@ -234,17 +234,6 @@ def test_sigterm_checkpoints_and_the_next_pod_ends_it(tmp_path: Path) -> None:
     assert done.images.succeeded == 10
 
 
-def codec_children(worker: Worker) -> list[int]:
-    """Process ids: the worker's only child is the nursery, whose children are they."""
-    (nursery,) = children_of(worker.process.pid)
-    return children_of(nursery)
-
-
-def children_of(pid: int) -> list[int]:
-    threads = Path(f"/proc/{pid}/task").iterdir()
-    return [int(child) for task in threads for child in (task / "children").read_text().split()]
-
-
 def test_sigterm_does_not_wait_for_an_image_that_takes_long(tmp_path: Path) -> None:
     frozen = threading.Event()
     reached = threading.Event()
@@ -259,7 +248,8 @@ def test_sigterm_does_not_wait_for_an_image_that_takes_long(tmp_path: Path) -> N
         task, store, _ = shard(tmp_path, server, 2, per_host=1)
         worker = Worker(task, "shards")
         assert reached.wait(60)
-        (child,) = codec_children(worker)
+        (nursery,) = worker.children()
+        (child,) = children_of(nursery)
         os.kill(child, signal.SIGSTOP)
         frozen.set()
         worker.signal(signal.SIGTERM)
