@@ -146,7 +146,7 @@ def stages(
     return stages
 
 
-FOLLOWING = {"plan": "shards", "shards": "finalize", "finalize": "end"}
+FOLLOWING: dict[Step, str] = {"plan": "shards", "shards": "finalize", "finalize": "end"}
 
 
 @pytest.mark.parametrize("step", FOLLOWING)
@@ -167,6 +167,28 @@ def test_a_kill_at_any_write(tmp_path: Path, stages: dict[str, Request], step: S
             assert request.left_aside() == []
         shutil.rmtree(request.root)
     assert number > 10
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("step", FOLLOWING)
+def test_a_second_kill_at_any_write(tmp_path: Path, stages: dict[str, Request], step: Step) -> None:
+    """Every third write of the first Pod, and of the one that takes its place."""
+    expected = stages[FOLLOWING[step]].state()
+    before = stages[step].copy(tmp_path / "before")
+    if step == "shards":
+        before.finish(step, 1)
+    for first in count(1, 3):
+        once = before.copy(tmp_path / f"{first}")
+        if once.run(step, kill_at=first).code == report.EXIT_DONE:
+            break
+        for second in count(1, 3):
+            request = once.copy(tmp_path / f"{first}-{second}")
+            if request.run(step, kill_at=second).code == report.EXIT_DONE:
+                break
+            request.finish(step)
+            assert request.state() == expected, (first, second)
+            shutil.rmtree(request.root)
+    assert first > 10
 
 
 # What ends a Pod, and its exit code.
