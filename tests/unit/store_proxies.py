@@ -65,9 +65,12 @@ class Reset:
 
 @dataclass(frozen=True)
 class Hang:
-    """No answer, until the caller gives up or `until` is set."""
+    """No answer, until the caller gives up."""
 
-    until: threading.Event
+
+@dataclass(frozen=True)
+class Garbled:
+    """What a proxy in between may say with status 200: a page."""
 
 
 @dataclass(frozen=True)
@@ -133,11 +136,11 @@ class _StorageProxy:
                     await self._forward(exchange.head, body)
                 exchange.reset()
                 raise EOFError
-            case Hang(until):
-                gone = asyncio.ensure_future(exchange.reader.read())
-                back = asyncio.ensure_future(asyncio.to_thread(until.wait))
-                await asyncio.wait((gone, back), return_when=asyncio.FIRST_COMPLETED)
+            case Hang():
+                await exchange.reader.read()
                 raise EOFError
+            case Garbled():
+                await exchange.reply(b"<html>Welcome</html>", Content_Type="text/html")
             case Damaged(back=False):
                 await exchange.send(*await self._forward(exchange.head, _damaged(body)))
             case Damaged():
@@ -227,8 +230,10 @@ class _RecordsProxy(grpc.GenericRpcHandler):  # type: ignore[misc]
                 case Refused(status, message):
                     codes = {code.value[0]: code for code in grpc.StatusCode}
                     context.abort(codes[status], message)
-                case Hang(until):
-                    until.wait()
+                case Hang():
+                    gone = threading.Event()
+                    if context.add_callback(gone.set):
+                        gone.wait()
             context.abort(grpc.StatusCode.UNAVAILABLE, "Connection reset by peer")
             raise AssertionError
 

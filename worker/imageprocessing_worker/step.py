@@ -86,7 +86,8 @@ class Step:
             plan = make_plan(task, store, chunks)
         self._add(catalogue=plan.catalogue, shards=len(plan.shards))
         records = open_records(task.output)
-        records.put_request(
+        # A Pod that was held up here must not take back what another one completed.
+        records.begin_request(
             RequestRecord(task.request_id, "processing", "", plan.catalogue.images, 0, 0)
         )
         # Most requests are small, and another Pod costs three seconds.

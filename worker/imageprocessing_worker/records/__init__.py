@@ -37,6 +37,9 @@ class Records(Protocol):
     def put_images(self, records: Sequence[ImageRecord]) -> None:
         """Writes all of them; raises StoreError."""
 
+    def begin_request(self, record: RequestRecord) -> None:
+        """Writes the record of the whole request unless it has one; raises StoreError."""
+
     def put_request(self, record: RequestRecord) -> None:
         """Writes the record of the whole request; raises StoreError."""
 
@@ -45,6 +48,9 @@ class NoRecords:
     """A request without spec.output.firestore."""
 
     def put_images(self, records: Sequence[ImageRecord]) -> None:
+        """Keeps nothing."""
+
+    def begin_request(self, record: RequestRecord) -> None:
         """Keeps nothing."""
 
     def put_request(self, record: RequestRecord) -> None:

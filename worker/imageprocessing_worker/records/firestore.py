@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import msgspec
 from google.api_core import exceptions as api
+from google.api_core import retry
 from google.auth import exceptions as auth
 from google.cloud import firestore
 from imageprocessing_contract import names
@@ -19,6 +20,20 @@ from imageprocessing_worker.stores import StoreError
 _BATCH = 500
 """Writes of one commit, Firestore's own limit."""
 _TIMEOUT = 60.0  # seconds, of one commit
+# The library's own tries only two of these, and gives up after 60 s. All writes can be repeated.
+_RETRY = retry.Retry(
+    predicate=retry.if_exception_type(
+        api.Aborted,
+        api.DeadlineExceeded,
+        api.InternalServerError,
+        api.ResourceExhausted,
+        api.ServiceUnavailable,
+        api.Unknown,
+    ),
+    initial=0.1,  # seconds, and how it grows: the library's own
+    multiplier=1.3,
+    timeout=120.0,  # seconds, as for Cloud Storage
+)
 
 
 class FirestoreRecords:
@@ -38,13 +53,20 @@ class FirestoreRecords:
                 fields: dict[str, Any] = msgspec.structs.asdict(record)
                 batch.set(self._images.document(fields.pop("key")), fields)
             with _errors():
-                batch.commit(timeout=_TIMEOUT)
+                batch.commit(retry=_RETRY, timeout=_TIMEOUT)
+
+    def begin_request(self, record: RequestRecord) -> None:
+        """See Records."""
+        with _errors(), suppress(api.AlreadyExists):
+            self._requests.document(record.request_id).create(
+                msgspec.structs.asdict(record), retry=_RETRY, timeout=_TIMEOUT
+            )
 
     def put_request(self, record: RequestRecord) -> None:
         """See Records."""
         with _errors():
             self._requests.document(record.request_id).set(
-                msgspec.structs.asdict(record), timeout=_TIMEOUT
+                msgspec.structs.asdict(record), retry=_RETRY, timeout=_TIMEOUT
             )
 
 
@@ -57,7 +79,6 @@ def _errors() -> Iterator[None]:
         api.Unauthenticated,
         api.NotFound,
         api.InvalidArgument,
-        auth.DefaultCredentialsError,
     ) as error:
         message = (
             "Firestore refused: check the project, the database and the role of the "

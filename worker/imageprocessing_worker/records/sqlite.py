@@ -42,9 +42,17 @@ class SQLiteRecords:
         with self._transaction() as connection:
             connection.executemany(sql, [msgspec.structs.astuple(r) for r in records])
 
+    def begin_request(self, record: RequestRecord) -> None:
+        """See Records."""
+        self._put_request("IGNORE", record)
+
     def put_request(self, record: RequestRecord) -> None:
         """See Records."""
-        sql = f"INSERT OR REPLACE INTO {names.COLLECTION_REQUESTS} VALUES (?, ?, ?, ?, ?, ?)"  # noqa: S608
+        self._put_request("REPLACE", record)
+
+    def _put_request(self, on_conflict: str, record: RequestRecord) -> None:
+        table = names.COLLECTION_REQUESTS
+        sql = f"INSERT OR {on_conflict} INTO {table} VALUES (?, ?, ?, ?, ?, ?)"  # noqa: S608
         with self._transaction() as connection:
             connection.execute(sql, msgspec.structs.astuple(record))
 
