@@ -42,6 +42,7 @@ class ForkedWorkers:
         inline: bytes = b"",
         environment: dict[str, str] | None = None,
         checkpoint_images: int,
+        last_checkpoint_seconds: float = 20,
         kill_at: int = 0,
         kill_by: signal.Signals = signal.SIGKILL,
         kill_below: Path | None = None,
@@ -58,7 +59,10 @@ class ForkedWorkers:
             {
                 "environ": (environment or {}) | variables(task, step, index, inline, message),
                 "log": os.fspath(log),
-                "checkpoint_images": checkpoint_images,
+                "constants": {
+                    "CHECKPOINT_IMAGES": checkpoint_images,
+                    "LAST_CHECKPOINT_SECONDS": last_checkpoint_seconds,
+                },
                 "root": os.fspath(kill_below) if kill_below else task.output.root,
                 "kill_at": kill_at,
                 "kill_by": kill_by,
@@ -124,8 +128,9 @@ def _become_a_worker(asked: dict[str, Any], ready: int) -> NoReturn:
     log = os.open(asked["log"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(log, 2)
     os.environ.update(asked["environ"])
-    assert shard.CHECKPOINT_IMAGES
-    shard.CHECKPOINT_IMAGES = asked["checkpoint_images"]
+    for name, value in asked["constants"].items():
+        assert hasattr(shard, name)
+        setattr(shard, name, value)
     if asked["kill_at"]:
         kill_at_write(asked["root"], asked["kill_at"], asked["kill_by"])
     code = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+from collections.abc import Callable
 from itertools import count
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from tests.cluster import emulators
 from tests.unit.forked_workers import ForkedWorkers
 from tests.unit.processes import Ended
 from tests.unit.raw_server import RawServer
-from tests.unit.store_proxies import Call, Fault, Kill, records_proxy, storage_proxy
+from tests.unit.store_proxies import Call, Fault, Kill, Rule, records_proxy, storage_proxy
 from tests.unit.tasks import make_task
 from tests.unit.test_kills import (
     CHECKPOINT,
@@ -52,6 +53,10 @@ class Writes:
         self.pid = pid
 
 
+def undisturbed(_: Call) -> Fault | None:
+    return None
+
+
 class Request:
     """One request in a bucket and a project of its own."""
 
@@ -61,21 +66,25 @@ class Request:
         workers: ForkedWorkers,
         server: RawServer,
         *,
+        images: int = SHARD,
         shards: int = 1,
+        per_host: int = 1,
     ) -> None:
-        self._workers, self._server = workers, server
+        """Only where images are fetched one by one is it known how many a kill may cost."""
+        self._workers, self._server, self._images = workers, server, images
+        self._redone = REDONE if per_host == 1 else images
         self.storage = emulators.new_bucket(addresses[0])
         self.firestore = emulators.new_project(addresses[1])
         where = Where(
             project=self.firestore.project, database="(default)", collection="processed-images"
         )
-        task = make_task(Path("/none"), images_per_shard=SHARD // shards)
+        task = make_task(Path("/none"), images_per_shard=images // shards)
         self.task = replace(
             task,
             output=Output(
                 path="spring", base_url="x:", bucket=self.storage.bucket, firestore=where
             ),
-            download=replace(task.download, max_connections_per_host=1),
+            download=replace(task.download, max_connections_per_host=per_host),
         )
         self.asked: set[bytes] = set()
 
@@ -83,9 +92,10 @@ class Request:
         self,
         step: Step = "plan",
         index: int = 0,
-        rule: Writes | None = None,
+        rule: Rule = undisturbed,
+        *,
+        started: Callable[[int], None] = lambda _: None,
     ) -> Ended:
-        rule = rule or Writes(0, after=False)
         self._server.heads.clear()
         with (
             storage_proxy(self.storage, rule) as storage,
@@ -95,14 +105,15 @@ class Request:
                 self.task,
                 step,
                 index,
-                inline=catalogue(self._server, SHARD),
+                inline=catalogue(self._server, self._images),
                 environment=storage.environment | firestore.environment,
                 checkpoint_images=CHECKPOINT,
-                started=rule.started,
+                last_checkpoint_seconds=1,
+                started=started,
             )
         asked = {line.split()[1] for line in self._server.lines}
         assert len(asked) == len(self._server.lines)
-        assert len(asked & self.asked) <= REDONE
+        assert len(asked & self.asked) <= self._redone
         self.asked |= asked
         return ended
 
@@ -129,6 +140,12 @@ class Request:
         return found
 
 
+def end_state(request: Request, monkeypatch: pytest.MonkeyPatch) -> State:
+    """Of a request that one Pod does."""
+    request.finish()
+    return request.state(monkeypatch)
+
+
 @pytest.fixture(scope="module")
 def addresses(gcs_address: str, firestore_address: str) -> tuple[str, str]:
     return gcs_address, firestore_address
@@ -143,12 +160,11 @@ def test_a_kill_at_any_write(
     after: bool,
 ) -> None:
     """Plan, shard and finalize in one Pod."""
-    undisturbed = Request(addresses, workers, server)
-    undisturbed.finish()
-    expected = undisturbed.state(monkeypatch)
+    expected = end_state(Request(addresses, workers, server), monkeypatch)
     for number in count(1):
         request = Request(addresses, workers, server)
-        ended = request.run(rule=Writes(number, after=after))
+        rule = Writes(number, after=after)
+        ended = request.run(rule=rule, started=rule.started)
         if ended.code == report.EXIT_DONE:
             break
         assert ended.code == -signal.SIGKILL, ended.log
@@ -172,15 +188,16 @@ def test_a_kill_at_any_write_of_each_step(
     at: int,
 ) -> None:
     """A Pod each."""
-    undisturbed = Request(addresses, workers, server, shards=2)
+    first = Request(addresses, workers, server, shards=2)
     for step, index in STEPS:
-        undisturbed.finish(step, index)
-    expected = undisturbed.state(monkeypatch)
+        first.finish(step, index)
+    expected = first.state(monkeypatch)
     for number in count(1):
         request = Request(addresses, workers, server, shards=2)
         for step, index in STEPS[:at]:
             request.finish(step, index)
-        ended = request.run(*STEPS[at], rule=Writes(number, after=after))
+        rule = Writes(number, after=after)
+        ended = request.run(*STEPS[at], rule, started=rule.started)
         if ended.code == report.EXIT_DONE:
             break
         assert ended.code == -signal.SIGKILL, ended.log

@@ -74,7 +74,8 @@ class FolderStore:
             with _writing(path):
                 target = self._top / path
                 self._make(target.parent)
-                _link(aside, target)
+                if not target.exists():  # by another Pod, which may also have tidied up
+                    _link(aside, target)
                 aside.unlink(missing_ok=True)  # renamed, where there are no hard links
             self._added.popleft()
 
