@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from imageprocessing_contract import names, report
+from imageprocessing_contract import task as tasks
 from imageprocessing_contract.guard import Guard
 from imageprocessing_contract.task import Task
 from imageprocessing_worker import results
@@ -303,6 +304,43 @@ def test_two_pods_on_one_index(tmp_path: Path) -> None:
     assert isinstance(objects, dict)
     assert len(records) == len(objects) == 8
     assert left == []
+
+
+@pytest.mark.parametrize("step", ["shards", "plan"])
+def test_a_pod_that_was_frozen_until_another_had_ended(tmp_path: Path, step: tasks.Step) -> None:
+    """Its node was thought lost. With the plan's step the other one has tidied up as well."""
+    reached, released = threading.Event(), threading.Event()
+
+    async def answer(exchange: Exchange) -> None:
+        if exchange.target == b"/5" and not reached.is_set():
+            reached.set()
+            await asyncio.to_thread(released.wait)
+        await photo(exchange)
+
+    with served(answer) as server:
+        one, _, _ = shard(tmp_path / "one", server, 10)
+        reached.set()
+        finished(run(one, step))
+        expected = end_state(one)
+        reached.clear()
+        task, store, _ = shard(tmp_path / "two", server, 10, per_host=1)
+        frozen = Worker(task, step)
+        assert reached.wait(60)
+        frozen.signal(signal.SIGSTOP)
+        finished(run(task, step))
+        ended = [name for name in (names.shard_results(0), names.DONE) if store.version(name)]
+        released.set()
+        frozen.signal(signal.SIGCONT)
+        finished(frozen.ended())
+    assert ended == [names.shard_results(0), names.DONE][: 1 + (step == "plan")]
+    assert end_state(task) == expected
+    assert requests(task) == requests(one)
+
+
+def requests(task: Task) -> list[tuple[object, ...]]:
+    assert task.output.sqlite is not None
+    with sqlite3.connect(task.output.sqlite) as connection:
+        return connection.execute(f"SELECT * FROM {names.COLLECTION_REQUESTS}").fetchall()
 
 
 class Slow(FolderStore):
