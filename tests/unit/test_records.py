@@ -92,8 +92,11 @@ def test_a_put_again_changes_nothing(records: tuple[Records, Rows, Rows]) -> Non
 
 def test_a_request_has_one_record(records: tuple[Records, Rows, Rows]) -> None:
     opened, _, requests = records
-    opened.put_request(RequestRecord("spring-1.2", "processing", "", 3, 0, 0))
+    begun = RequestRecord("spring-1.2", "processing", "", 3, 0, 0)
+    opened.begin_request(begun)
+    assert requests() == [("spring-1.2", "spring-1.2", "processing", "", 3, 0, 0)]
     opened.put_request(RequestRecord("spring-1.2", "completed", "u", 3, 2, 1))
+    opened.begin_request(begun)
     assert requests() == [("spring-1.2", "spring-1.2", "completed", "u", 3, 2, 1)]
 
 

@@ -18,6 +18,8 @@ from imageprocessing_contract.request import (
     Source,
 )
 from imageprocessing_contract.task import Output, Task
+from imageprocessing_worker.shard import InterruptedShardError
+from imageprocessing_worker.step import interruptible
 
 from tests import photos
 from tests.cluster.emulators import Storage
@@ -193,6 +195,19 @@ def test_sigterm_ends_a_plan_whose_source_hangs(tmp_path: Path) -> None:
         again = run(task)
     assert again.code == report.EXIT_DONE, again.log
     assert counts(again.report) == (1, 0)
+
+
+async def test_a_signal_that_comes_too_late_for_a_shard_still_interrupts() -> None:
+    """Its last write was made: what follows in this Pod must not begin."""
+    before = signal.getsignal(signal.SIGTERM)
+
+    async def shard() -> None:
+        async with interruptible():
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(InterruptedShardError):
+        await shard()
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_an_http_source_that_is_not_there(tmp_path: Path) -> None:

@@ -106,7 +106,7 @@ class Step:
         task = self._task
         children = processors()
         async with (
-            _interruptible() as stop,
+            interruptible() as stop,
             Codec(
                 task.compression,
                 task.download.max_pixels,
@@ -153,7 +153,7 @@ class Step:
 
 
 @asynccontextmanager
-async def _interruptible() -> AsyncIterator[asyncio.Event]:
+async def interruptible() -> AsyncIterator[asyncio.Event]:
     """An event for SIGTERM or SIGINT; raises InterruptedShardError where one came too late for it.
 
     Not by loop.add_signal_handler(): where that ends, a signal would for a moment have its
