@@ -41,7 +41,8 @@ def strip(name: str, data: bytes, *, keep_profile: bool) -> bytes | None:
 
 
 def _jpeg(data: bytes, keep_profile: bool) -> bytes | None:
-    parts = [data[:2]]
+    view = memoryview(data)  # a scan may be all of the file: it is copied once
+    parts = [view[:2]]
     at = 2
     while True:
         while data[at] == 0xFF and data[at + 1] == 0xFF:
@@ -53,26 +54,26 @@ def _jpeg(data: bytes, keep_profile: bool) -> bytes | None:
             return b"".join((*parts, b"\xff\xd9"))
         (length,) = struct.unpack_from(">H", data, at + 2)
         end = at + 2 + length
-        segment = data[at:end]
+        inside = data[at + 4 : min(end, at + 16)]
         if kind not in _COM_AND_APPLICATION:
             if kind == _SOS:
                 following = MARKER.search(data, end)
                 if following is None:
                     return None
                 end = following.start()
-            parts.append(data[at:end])
-        elif kind == _APP0 and segment[4:9] == b"JFIF\0":
-            parts.append(_jfif(segment))
-        elif (kind == _APP14 and segment[4:9] == b"Adobe") or (
-            keep_profile and kind == _APP2 and segment[4:16] == b"ICC_PROFILE\0"
+            parts.append(view[at:end])
+        elif kind == _APP0 and inside.startswith(b"JFIF\0"):
+            parts.append(_jfif(view[at:end]))
+        elif (kind == _APP14 and inside.startswith(b"Adobe")) or (
+            keep_profile and kind == _APP2 and inside == b"ICC_PROFILE\0"
         ):
-            parts.append(segment)
+            parts.append(view[at:end])
         at = end
 
 
-def _jfif(segment: bytes) -> bytes:
-    body = segment[4 : 4 + _JFIF_WITHOUT_THUMBNAIL - 2] + b"\0\0"
-    return b"\xff\xe0" + struct.pack(">H", 2 + len(body)) + body
+def _jfif(segment: memoryview) -> memoryview:
+    body = bytes(segment[4 : 4 + _JFIF_WITHOUT_THUMBNAIL - 2]) + b"\0\0"
+    return memoryview(b"\xff\xe0" + struct.pack(">H", 2 + len(body)) + body)
 
 
 # Pixels, colours, and an animation's frames; not tEXt, zTXt, iTXt, eXIf, tIME and whatever
