@@ -8,7 +8,7 @@ import click
 
 from benchmarks.table import README, markdown, replaced
 
-NAMES = ("catalogue", "start")
+NAMES = ("img2dataset", "isolation", "latency", "formats", "memory", "catalogue", "start")
 """Modules of this package, each with `measure(full: bool) -> Iterable[Row]`."""
 
 

@@ -36,7 +36,7 @@ _SOCKET_BYTES = 1 << 20
 _READ_BYTES = 1 << 18
 # Pillow gives memory back to the system after every image unless told to keep some blocks:
 # decode and encode of 1,000 px takes 4 ms instead of 6.6.
-_ENVIRONMENT = {"PILLOW_BLOCKS_MAX": "64"}
+ENVIRONMENT = {"PILLOW_BLOCKS_MAX": "64"}
 
 
 class _Death(NamedTuple):
@@ -195,7 +195,7 @@ class _Nursery:
                 ],
                 stdin=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
-                env=os.environ | _ENVIRONMENT,
+                env=os.environ | ENVIRONMENT,
                 # An interrupt from the keyboard is for the worker, which then ends us.
                 start_new_session=True,
             )

@@ -1,0 +1,90 @@
+"""One shard on this machine, as its Pod runs it: a folder as the store, and no records."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+from imageprocessing_contract import names, task
+from imageprocessing_contract.request import Compression, Download, Source
+from imageprocessing_contract.task import Output, Task
+from imageprocessing_worker.plan import make_plan
+from imageprocessing_worker.stores import open_store
+
+from benchmarks.measured import Program, Run, environment, timed
+from benchmarks.photo_server import Server
+
+JPEG = Compression(
+    format="JPEG",
+    progressive=False,
+    background="#ffffff",
+    keep_original_if_smaller=True,
+    metadata="Strip",
+)
+"""As the CRD's defaults have it."""
+COMMAND = (sys.executable, "-m", "imageprocessing_worker")
+
+
+@contextmanager
+def shard(
+    urls: Iterable[str], settings: Compression = JPEG, per_host: int = 16
+) -> Iterator[tuple[Path, Mapping[str, str]]]:
+    """A planned request of one shard: its folder, and the environment of its Pod."""
+    with tempfile.TemporaryDirectory() as root:
+        wanted = Task(
+            step="plan",
+            namespace="shop",
+            name="bench",
+            request_id="bench",
+            spec_hash="hash",
+            source=Source(inline=""),
+            output=Output(path="bench", base_url="", root=root),
+            compression=settings,
+            download=Download(
+                timeout_seconds=30,
+                max_size="50Mi",
+                max_pixels=50_000_000,
+                retries=3,
+                max_connections_per_host=per_host,
+            ),
+            images_per_shard=1_000_000,
+            invalid_rows="Fail",
+            allowed_networks=["127.0.0.1/32"],
+        )
+        rows = (f"{n},Product {n},{url}\n".encode() for n, url in enumerate(urls))
+        header = f"{names.COLUMN_SERIAL},{names.COLUMN_PRODUCT},{names.COLUMN_URLS}\n"
+        store = open_store(wanted.output)
+        make_plan(wanted, store, (part for parts in ([header.encode()], rows) for part in parts))
+        yield (
+            Path(root) / "bench",
+            environment(
+                {
+                    names.ENV_TASK: task.encode(msgspec.structs.replace(wanted, step="shards")),
+                    names.ENV_POD_UID: str(uuid.uuid4()),
+                    names.ENV_SHARD_INDEX: "0",
+                    names.ENV_TERMINATION_LOG: f"{root}/termination-log",
+                }
+            ),
+        )
+
+
+def run_shard(
+    server: Server,
+    count: int,
+    settings: Compression = JPEG,
+    *,
+    delay: int = 0,
+    per_host: int = 16,
+    environ: Mapping[str, str] | None = None,
+) -> Run:
+    """Runs a shard of `count` images, answered after `delay` milliseconds."""
+    urls = (server.url(number, delay) for number in range(count))
+    with shard(urls, settings, per_host) as (folder, pod):
+        everything = {**pod, **(environ or {})}
+        program = Program(COMMAND, everything, folder, "compressed_images/**/*.*")
+        return timed(program, server, count)
