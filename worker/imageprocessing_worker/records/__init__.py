@@ -67,6 +67,10 @@ class DeferredRecords:
         """See Records."""
         self._opened().put_images(records)
 
+    def begin_request(self, record: RequestRecord) -> None:
+        """See Records."""
+        self._opened().begin_request(record)
+
     def put_request(self, record: RequestRecord) -> None:
         """See Records."""
         self._opened().put_request(record)
