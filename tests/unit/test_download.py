@@ -1,16 +1,17 @@
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from aiohttp.abc import AbstractResolver
+from aiohttp.abc import AbstractResolver, ResolveResult
 from imageprocessing_contract import __version__
 from imageprocessing_contract.guard import Guard
 from imageprocessing_contract.reasons import ImageReason
 from imageprocessing_contract.request import Download
-from imageprocessing_worker.download import Downloader, DownloadFailure, retry_after
+from imageprocessing_worker.download import Downloader, DownloadFailure, Heard, retry_after
 
 from tests.unit.raw_server import Answer, Exchange, Names, RawServer
 
@@ -133,8 +134,50 @@ async def test_a_bad_status_is_named(status: str, message: str, transient: bool)
     async def refuse(exchange: Exchange) -> None:
         await exchange.reply(b"" if status.startswith("304") else b"<html>", status=status)
 
-    expected = DownloadFailure(ImageReason.HTTP_ERROR, message, transient)
+    expected = DownloadFailure(
+        ImageReason.HTTP_ERROR, message, transient, 0 if status.startswith("429") else None
+    )
     assert failure(await fetched(refuse)) == expected
+
+
+class Failing(Names):
+    """Fails with this error of getaddrinfo."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self._number = number
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        raise socket.gaierror(self._number, "as the system says it")
+
+
+@pytest.mark.parametrize(
+    ("number", "message", "heard"),
+    [
+        (socket.EAI_NONAME, "the name of the host does not exist", Heard.NOTHING),
+        (socket.EAI_AGAIN, "the name of the host could not be resolved", Heard.SILENCE),
+    ],
+)
+async def test_a_missing_name_is_an_answer_of_the_network(
+    number: int, message: str, heard: Heard
+) -> None:
+    async with downloader(resolver=Failing(number)) as client:
+        result = failure(await client.fetch(f"http://shop.test/?{SECRET}"))
+    assert (result.message, result.transient, result.heard) == (message, True, heard)
+
+
+async def test_what_is_heard_of_a_host() -> None:
+    async def leave(exchange: Exchange) -> None:
+        if exchange.target == b"/503":
+            await exchange.reply(status="503 Service Unavailable")
+        raise EOFError
+
+    async with both(leave) as (server, client):
+        for path, heard in (("/503", Heard.ANSWER), ("/", Heard.SILENCE)):
+            assert failure(await client.fetch(f"{server.url}{path}")).heard is heard
+        assert failure(await client.fetch("http://127.0.0.2/")).heard is Heard.NOTHING
 
 
 async def test_retry_after_is_passed_on() -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from imageprocessing_contract.reasons import ImageReason
-from imageprocessing_worker.download import SMALL_BODY, DownloadFailure
+from imageprocessing_worker.download import SMALL_BODY, DownloadFailure, Heard
 
 from tests.unit.certificates import self_signed
 from tests.unit.raw_server import Answer, Exchange, Names, RawServer
@@ -205,7 +205,9 @@ async def timing_out(answer: Answer) -> None:
         async with asyncio.timeout(10):
             result = failure(await client.fetch(f"{server.url}/?{SECRET}"))
         message = "not complete after 1 s (download.timeoutSeconds)"
-        assert result == DownloadFailure(ImageReason.TIMEOUT, message, transient=True)
+        assert result == DownloadFailure(
+            ImageReason.TIMEOUT, message, transient=True, heard=Heard.SILENCE
+        )
 
 
 @pytest.mark.parametrize(
@@ -234,7 +236,9 @@ async def test_nobody_listens() -> None:
         url = server.url
     async with downloader() as client:
         message = "no connection: Connection refused"
-        expected = DownloadFailure(ImageReason.CONNECTION_FAILED, message, transient=True)
+        expected = DownloadFailure(
+            ImageReason.CONNECTION_FAILED, message, transient=True, heard=Heard.SILENCE
+        )
         assert failure(await client.fetch(url)) == expected
 
 

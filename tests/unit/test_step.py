@@ -147,9 +147,11 @@ def test_an_output_that_cannot_be_written(tmp_path: Path) -> None:
 
 
 def test_an_outage_is_tried_again_and_still_reported(tmp_path: Path) -> None:
-    with served(answer) as server:
-        data = catalogue(server, "/1")
-    ended = run(make_task(tmp_path), inline=data)
+    async def busy(exchange: Exchange) -> None:
+        await exchange.reply(status="503 Service Unavailable")
+
+    with served(busy) as server:
+        ended = run(make_task(tmp_path), inline=catalogue(server, "/1"))
     assert ended.code == report.EXIT_RETRY
     assert (ended.report.shards, ended.report.done) == (1, None)
     assert ended.report.error is not None

@@ -66,7 +66,7 @@ class _Child:
 class Codec:
     """A pool of children that compress, as an asynchronous context; leaving it ends them all.
 
-    `memory_limit` (bytes) and `time_limit` (seconds) hold for each child and each image.
+    It works on `children` images at once; `memory_limit` (bytes) and `time_limit` (seconds) hold for each child and each image.
     """
 
     def __init__(
@@ -78,6 +78,7 @@ class Codec:
         memory_limit: int | None,
         time_limit: float,
     ) -> None:
+        self.children = children
         self._settings = Settings(compression, max_pixels, memory_limit)
         self._time_limit = time_limit
         # The child used last is the next one: its memory is warm. None is one to be started.

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import socket
 import ssl
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from enum import Enum
 from http import HTTPStatus
 from types import SimpleNamespace, TracebackType
 from typing import Self
@@ -20,6 +22,7 @@ from imageprocessing_contract import request
 from imageprocessing_contract.guard import Guard
 from imageprocessing_contract.reasons import ImageReason
 
+from imageprocessing_worker import window
 from imageprocessing_worker.budget import Budget
 from imageprocessing_worker.http_get import (
     MAX_REDIRECTS,
@@ -39,17 +42,26 @@ SMALL_BODY = 1 << 20
 """Bytes that each body may have without asking: product photographs have fewer."""
 
 
+class Heard(Enum):
+    """What an attempt tells of its host."""
+
+    ANSWER = "it answered, whatever it said"
+    SILENCE = "it is down, or there is no way to it"
+    NOTHING = "it was not asked: the URL is refused, or there is no host of that name"
+
+
 class DownloadFailure(msgspec.Struct, frozen=True):
     """Why there is no image: words without query or user of the URL, in ASCII.
 
-    Where `transient`, a later attempt may work; `retry_after` are the seconds that
-    the server asks for.
+    Where `transient`, a later attempt may work; `retry_after` are the seconds that the
+    server asks for, 0 where it only says that there are too many requests.
     """
 
     reason: ImageReason
     message: str
     transient: bool
     retry_after: float | None = None
+    heard: Heard = Heard.ANSWER
 
 
 class TooLargeError(Exception):
@@ -71,7 +83,7 @@ class Downloader:
         limits: request.Download,
         guard: Guard,
         *,
-        connections: int = 64,
+        connections: int = window.MOST,
         memory: int = 256 << 20,
         resolver: AbstractResolver | None = None,
     ) -> None:
@@ -123,7 +135,7 @@ class Downloader:
                     body = await self._read(response, clock, held)
         except TimeoutError:
             message = f"not complete after {self._timeout} s (download.timeoutSeconds)"
-            return DownloadFailure(ImageReason.TIMEOUT, message, transient=True)
+            return _silence(ImageReason.TIMEOUT, message)
         except TooLargeError:
             message = f"larger than {self._max_size} (download.maxSize)"
             return DownloadFailure(ImageReason.RESPONSE_TOO_LARGE, message, transient=False)
@@ -175,7 +187,8 @@ def failure_of(error: Exception) -> DownloadFailure:
     cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
     match cause if isinstance(cause, RefusedError) else error:
         case RefusedError(why=why):
-            return DownloadFailure(ImageReason.ADDRESS_NOT_ALLOWED, why, transient=False)
+            reason = ImageReason.ADDRESS_NOT_ALLOWED
+            return DownloadFailure(reason, why, transient=False, heard=Heard.NOTHING)
         case TooManyRedirectsError():
             message = f"more than {MAX_REDIRECTS} redirects"
             return DownloadFailure(ImageReason.TOO_MANY_REDIRECTS, message, transient=False)
@@ -184,28 +197,41 @@ def failure_of(error: Exception) -> DownloadFailure:
                 ImageReason.HTTP_ERROR,
                 _status_line(status),
                 transient=status in _TRANSIENT_STATUS or status >= 500,
-                retry_after=retry_after(later, datetime.now(UTC)),
+                retry_after=_pause(status, later),
             )
+        case aiohttp.ClientConnectorDNSError(os_error=OSError(errno=socket.EAI_NONAME)):
+            # Transient all the same: a name may be new, or its server confused.
+            reason, message = ImageReason.NAME_NOT_RESOLVED, "the name of the host does not exist"
+            return DownloadFailure(reason, message, transient=True, heard=Heard.NOTHING)
         case aiohttp.ClientConnectorDNSError():
             message = "the name of the host could not be resolved"
-            return DownloadFailure(ImageReason.NAME_NOT_RESOLVED, message, transient=True)
+            return _silence(ImageReason.NAME_NOT_RESOLVED, message)
         case aiohttp.ClientConnectorCertificateError() | aiohttp.ClientSSLError() | ssl.SSLError():
             return DownloadFailure(ImageReason.TLS_FAILED, _tls(cause), transient=False)
         case aiohttp.ClientConnectorError(os_error=OSError(errno=int(number))):
             message = f"no connection: {os.strerror(number)}"
-            return DownloadFailure(ImageReason.CONNECTION_FAILED, message, transient=True)
+            return _silence(ImageReason.CONNECTION_FAILED, message)
         case aiohttp.ClientConnectorError():
             message = "no connection: no address of the host answered"
-            return DownloadFailure(ImageReason.CONNECTION_FAILED, message, transient=True)
+            return _silence(ImageReason.CONNECTION_FAILED, message)
         case aiohttp.ServerDisconnectedError() | aiohttp.ClientOSError():
             message = "the server closed the connection without an answer"
-            return DownloadFailure(ImageReason.CONNECTION_FAILED, message, transient=True)
+            return _silence(ImageReason.CONNECTION_FAILED, message)
         case aiohttp.ClientPayloadError():
             message = "the answer broke off, or its encoding is broken"
             return DownloadFailure(ImageReason.RESPONSE_BROKEN, message, transient=True)
         case _:
             message = "the answer is not valid HTTP"
             return DownloadFailure(ImageReason.RESPONSE_BROKEN, message, transient=True)
+
+
+def _silence(reason: ImageReason, message: str) -> DownloadFailure:
+    return DownloadFailure(reason, message, transient=True, heard=Heard.SILENCE)
+
+
+def _pause(status: int, later: str | None) -> float | None:
+    asked = retry_after(later, datetime.now(UTC))
+    return 0.0 if asked is None and status == HTTPStatus.TOO_MANY_REQUESTS else asked
 
 
 def retry_after(value: str | None, now: datetime) -> float | None:

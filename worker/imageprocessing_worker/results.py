@@ -46,6 +46,26 @@ def encode(results: Iterable[Result]) -> bytes:
     return _encoder.encode_lines(results)
 
 
+class _Placed(msgspec.Struct, gc=False):
+    line: int
+    position: int
+
+
+_place = msgspec.json.Decoder(_Placed)
+
+
+def in_order(texts: Iterable[bytes]) -> bytes:
+    """The lines of several texts by encode(), in the catalogue's order."""
+
+    def key(line: bytes) -> Place:
+        found = _place.decode(line)
+        return found.line, found.position
+
+    lines = [line for text in texts for line in text.splitlines(keepends=True)]
+    lines.sort(key=key)
+    return b"".join(lines)
+
+
 def is_committed(store: Store, shard: int) -> bool:
     """Whether the shard is done."""
     return store.version(names.shard_results(shard)) is not None

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+import random
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack
 from functools import partial
-from typing import Any, ParamSpec, TypeVar
-from urllib.parse import urlsplit
+from typing import ParamSpec, TypeVar
 
 import msgspec
 from imageprocessing_contract import names
@@ -18,22 +16,21 @@ from imageprocessing_contract.task import Task
 
 from imageprocessing_worker import results
 from imageprocessing_worker.children import Codec
-from imageprocessing_worker.download import Downloader, DownloadFailure
-from imageprocessing_worker.encoded import Refused
+from imageprocessing_worker.download import Downloader
+from imageprocessing_worker.encoded import Encoded
 from imageprocessing_worker.errors import StepError
-from imageprocessing_worker.plan import Plan, read_rows
+from imageprocessing_worker.pipeline import UPLOADS, Clock, Pipeline
+from imageprocessing_worker.plan import Plan
 from imageprocessing_worker.records import ImageRecord, Records
 from imageprocessing_worker.results import Result
+from imageprocessing_worker.schedule import OUTAGE_SECONDS, Schedule
 from imageprocessing_worker.stores import Store
+from imageprocessing_worker.work import Work, host_of, read_work
 
-CONCURRENCY = 64
-"""Images under way at once: enough to hide the network's latency, tried with 64."""
 CHECKPOINT_IMAGES = 500  # also a full Firestore batch
 CHECKPOINT_SECONDS = 2.0
 LAST_CHECKPOINT_SECONDS = 20.0
 """After SIGTERM, of the 30 that a Pod has; a store that is down may take minutes to say so."""
-_FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0  # seconds between passes over transient failures
-
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -41,35 +38,6 @@ T = TypeVar("T")
 
 class InterruptedShardError(Exception):
     """SIGTERM: what was done is in a checkpoint, the rest is left to another Pod."""
-
-
-class Image(msgspec.Struct, frozen=True):
-    """One place in the catalogue where a URL stands."""
-
-    line: int
-    position: int
-    serial: str
-    product: str
-
-
-class Work(msgspec.Struct, frozen=True):
-    """One URL and every place where it stands: it is downloaded once."""
-
-    url: str
-    images: list[Image]
-
-
-class Outcome(msgspec.Struct, frozen=True):
-    """What became of one URL; retry_after in seconds, if its server asked for it."""
-
-    work: Work
-    template: Result
-    retry_after: float | None = None
-
-    def results(self) -> Iterator[Result]:
-        """The same result for each place."""
-        for image in self.work.images:
-            yield msgspec.structs.replace(self.template, line=image.line, position=image.position)
 
 
 class ShardRun:
@@ -86,19 +54,24 @@ class ShardRun:
         downloader: Downloader,
         codec: Codec,
         stop: asyncio.Event,
+        clock: Clock | None = None,
     ) -> None:
+        """`clock` is for waits between attempts, not for the checkpoints."""
         self._task, self._index, self._pod_uid = task, index, pod_uid
         self._store, self._records = store, records
         self._downloader, self._codec, self._stop = downloader, codec, stop
-        self._done: dict[results.Place, Result] = {}
-        self._fresh: list[Outcome] = []
+        self._clock = clock or Clock()
+        self._fresh: list[tuple[Work, Result]] = []
+        self._texts: list[bytes] = []  # all results as JSON lines: 170 bytes an image
+        self._settled = 0  # results that no other attempt would change
+        self._passing: Result | None = None  # one that failed and may pass
         self._parts = 0
         self._due, self._last_checkpoint = asyncio.Event(), False
         self._room = asyncio.Event()
         self._room.set()
         # Not asyncio's own threads: those are few, and the resolver of names needs them.
         # One more than uploads, so that a checkpoint never waits for them.
-        self._threads = ThreadPoolExecutor(CONCURRENCY + 1, "store")
+        self._threads = ThreadPoolExecutor(UPLOADS + 1, "store")
 
     async def run(self, plan: Plan) -> None:
         """Ends with results/<i>.jsonl written.
@@ -115,10 +88,18 @@ class ShardRun:
     async def _run(self, plan: Plan) -> None:
         if await self._unless_stopped(results.is_committed, self._store, self._index):
             return
-        work = await self._unless_stopped(self._open_work, plan)
+        schedule = await self._unless_stopped(self._open_schedule, plan)
+        pipeline = Pipeline(
+            schedule,
+            downloader=self._downloader,
+            codec=self._codec,
+            upload=self._upload,
+            record=self._record,
+            clock=self._clock,
+        )
         checkpoints = asyncio.create_task(self._checkpoint_regularly())
         try:
-            await self._passes(work, checkpoints)
+            await pipeline.run(self._stop, checkpoints)
         finally:
             # Not cancelled: its thread would write on, and nobody would wait for it.
             self._last_checkpoint = True
@@ -126,9 +107,8 @@ class ShardRun:
             await self._while_there_is_time(checkpoints)
         if self._stop.is_set():
             raise InterruptedShardError
-        self._refuse_outage()
-        ordered = (self._done[place] for place in sorted(self._done))
-        text = await self._blocking(results.encode, ordered)
+        self._refuse_outage(lost=not schedule.done)
+        text = await self._blocking(results.in_order, self._texts)
         path = names.shard_results(self._index)
         await self._unless_stopped(self._store.create, path, text, "application/jsonl")
 
@@ -156,99 +136,30 @@ class ShardRun:
         if done:
             checkpoints.result()
 
-    def _open_work(self, plan: Plan) -> list[Work]:
-        """What is left to do; fills in what earlier Pods did."""
-        self._done = {
-            place: result
-            for place, result in results.read_parts(self._store, self._index).items()
-            if not result.transient
-        }
-        work: dict[str, Work] = {}
-        for row in read_rows(self._store, plan, self._index):
-            serial = row.cells[plan.header.serial].strip()
-            product = row.cells[plan.header.product]
-            for position, url in enumerate(row.urls):
-                if (row.line, position) not in self._done:
-                    image = Image(row.line, position, serial, product)
-                    work.setdefault(url, Work(url, [])).images.append(image)
-        return list(work.values())
-
-    async def _passes(self, work: list[Work], checkpoints: asyncio.Task[None]) -> None:
-        """One pass over everything, then up to `retries` over what may yet succeed."""
-        for number in range(self._task.download.retries + 1):
-            again = await self._one_pass(work, checkpoints)
-            if not again or self._stop.is_set():
-                return
-            work = [outcome.work for outcome in again]
-            if number < self._task.download.retries:
-                asked = max((outcome.retry_after or 0.0 for outcome in again), default=0.0)
-                pause = min(max(_FIRST_PAUSE * 2**number, asked), _LONGEST_PAUSE)
-                await _wait(self._stop, pause)
-
-    async def _one_pass(
-        self, work: Sequence[Work], checkpoints: asyncio.Task[None]
-    ) -> list[Outcome]:
-        """Tries each URL once; returns those whose failure may pass."""
-        queue = _HostQueue(work, self._task.download.max_connections_per_host)
-        stopping = asyncio.create_task(self._stop.wait())
-        running: dict[asyncio.Task[Any], str] = {}
-        # asyncio.wait over all of them would cost 64 callbacks an image.
-        finished: asyncio.Queue[asyncio.Task[Any]] = asyncio.Queue()
-        stopping.add_done_callback(finished.put_nowait)
-        checkpoints.add_done_callback(finished.put_nowait)
-        again: list[Outcome] = []
-        try:
-            while True:
-                while len(running) < CONCURRENCY and (chosen := queue.take()):
-                    host, item = chosen
-                    started = asyncio.create_task(self._process(item))
-                    started.add_done_callback(finished.put_nowait)
-                    running[started] = host
-                if not running:
-                    break
-                task = await finished.get()
-                if task is stopping:
-                    break
-                outcome = task.result()  # of checkpoints: it ended, so it raises
-                queue.release(running.pop(task))
-                self._record(outcome)
-                if outcome.template.transient:
-                    again.append(outcome)
-        finally:
-            for unfinished in (stopping, *running):
-                unfinished.cancel()
-            await asyncio.gather(stopping, *running, return_exceptions=True)
-        return again
-
-    async def _process(self, work: Work) -> Outcome:
-        """Effects in order: the object here, record and checkpoint with the next batch."""
-        await self._room.wait()
-        async with AsyncExitStack() as held:
-            data = await self._downloader.fetch(work.url, held)
-            if isinstance(data, DownloadFailure):
-                failed = _failed(data.reason, data.message, transient=data.transient)
-                return Outcome(work, failed, data.retry_after)
-            encoded = await self._codec.compress(data)
-            original = len(data)
-            del data
-        if isinstance(encoded, Refused):
-            return Outcome(work, _failed(encoded.reason, encoded.message, transient=False))
-        path = names.image_object(work.url, encoded.extension)
-        await self._blocking(self._store.add, path, encoded.data, encoded.content_type)
-        stored = Result(
-            line=0,
-            position=0,
-            object=path,
-            original=original,
-            compressed=len(encoded.data),
-            unchanged=encoded.unchanged,
-            message=encoded.warning,
+    def _open_schedule(self, plan: Plan) -> Schedule[Work]:
+        """What is left to do; takes over what earlier Pods did."""
+        earlier = results.read_parts(self._store, self._index)
+        done = {place: result for place, result in earlier.items() if not result.transient}
+        self._texts.append(results.encode(done.values()))
+        self._settled += len(done)
+        download = self._task.download
+        return Schedule(
+            ((host_of(work.url), work) for work in read_work(self._store, plan, self._index, done)),
+            per_host=download.max_connections_per_host,
+            retries=download.retries,
+            chance=random.random,
         )
-        return Outcome(work, stored)
 
-    def _record(self, outcome: Outcome) -> None:
-        self._fresh.append(outcome)
-        self._done.update((result.place, result) for result in outcome.results())
+    async def _upload(self, path: str, image: Encoded) -> None:
+        await self._room.wait()
+        await self._blocking(self._store.add, path, image.data, image.content_type)
+
+    def _record(self, work: Work, result: Result) -> None:
+        self._fresh.append((work, result))
+        if not result.transient:
+            self._settled += 1
+        elif self._passing is None:
+            self._passing = msgspec.structs.replace(result, line=work.images[0].line)
         if len(self._fresh) >= CHECKPOINT_IMAGES:
             # While the last checkpoint still hangs, no more is done that a kill would undo.
             self._due.set()
@@ -266,7 +177,7 @@ class ShardRun:
             if fresh:
                 await self._blocking(self._write_checkpoint, fresh)
 
-    def _write_checkpoint(self, fresh: list[Outcome]) -> None:
+    def _write_checkpoint(self, fresh: list[tuple[Work, Result]]) -> None:
         self._store.settle()
         self._records.put_images(
             [
@@ -274,66 +185,38 @@ class ShardRun:
                     key=names.image_document(self._task.request_id, image.serial, image.position),
                     request_id=self._task.request_id,
                     product_name=image.product,
-                    input_url=outcome.work.url,
-                    output_url=self._store.url(outcome.template.object),
+                    input_url=work.url,
+                    output_url=self._store.url(result.object),
                 )
-                for outcome in fresh
-                if outcome.template.object is not None
-                for image in outcome.work.images
+                for work, result in fresh
+                if result.object is not None
+                for image in work.images
             ]
         )
-        text = results.encode(result for outcome in fresh for result in outcome.results())
+        text = results.encode(
+            msgspec.structs.replace(result, line=image.line, position=image.position)
+            for work, result in fresh
+            for image in work.images
+        )
         written = False
         while not written:  # a number is taken where this Pod's container started anew
             path = names.shard_part(self._index, self._pod_uid, self._parts)
             written = self._store.create(path, text, "application/jsonl")
             self._parts += 1
+        self._texts.append(text)
 
-    def _refuse_outage(self) -> None:
-        """When nothing could be reached, the network is at fault and not the images."""
-        if self._done and all(result.transient for result in self._done.values()):
-            result = next(iter(self._done.values()))
-            message = (
-                f"none of the {len(self._done)} images of shard {self._index} could be fetched; "
-                f"for example line {result.line}: {result.reason}: {result.message}"
-            )
-            raise StepError(Reason.SHARD_FAILED, message, transient=True)
-
-
-class _HostQueue:
-    """Hands out work host by host in turn, so that a slow host holds up only itself."""
-
-    def __init__(self, work: Sequence[Work], per_host: int) -> None:
-        self._per_host = per_host
-        self._waiting: dict[str, deque[Work]] = {}
-        self._running: dict[str, int] = {}
-        for item in work:
-            host = urlsplit(item.url).netloc.lower()
-            self._waiting.setdefault(host, deque()).append(item)
-        self._turn = deque(self._waiting)
-
-    def take(self) -> tuple[str, Work] | None:
-        """The next host that has work and a free place, None where there is none now."""
-        for _ in range(len(self._turn)):
-            host = self._turn.popleft()
-            running = self._running.get(host, 0)
-            if running >= self._per_host:
-                self._turn.append(host)
-                continue
-            self._running[host] = running + 1
-            item = self._waiting[host].popleft()
-            if self._waiting[host]:
-                self._turn.append(host)
-            return host, item
-        return None
-
-    def release(self, host: str) -> None:
-        """One of the host's items is done."""
-        self._running[host] -= 1
-
-
-def _failed(reason: str, message: str, *, transient: bool) -> Result:
-    return Result(line=0, position=0, reason=reason, message=message, transient=transient)
+    def _refuse_outage(self, *, lost: bool) -> None:
+        """When nothing can be reached, the network is at fault and not the images."""
+        if not lost and (self._settled or self._passing is None):
+            return
+        what = (
+            f"no host has answered for {OUTAGE_SECONDS:.0f} s, so shard {self._index} is not done"
+            if lost
+            else f"no image of shard {self._index} could be fetched"
+        )
+        if example := self._passing:
+            what += f"; for example line {example.line}: {example.reason}: {example.message}"
+        raise StepError(Reason.SHARD_FAILED, what, transient=True)
 
 
 async def _wait(event: asyncio.Event, seconds: float) -> None:

@@ -1,0 +1,169 @@
+"""Fetches, compresses and stores what a schedule says, as much at once as it pays."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import AsyncExitStack
+
+from imageprocessing_contract import names
+
+from imageprocessing_worker.children import Codec
+from imageprocessing_worker.download import Downloader, DownloadFailure
+from imageprocessing_worker.encoded import Encoded, Refused
+from imageprocessing_worker.results import Result
+from imageprocessing_worker.schedule import Attempt, Failed, Schedule
+from imageprocessing_worker.window import GROW_SECONDS, Window
+from imageprocessing_worker.work import Work
+
+UPLOADS = 64
+"""Images that are stored at once: enough to hide a store's latency, tried with 64."""
+FINISH_SECONDS = 5.0
+"""For what has been downloaded when SIGTERM comes: the last checkpoint takes its time as well."""
+
+
+class Clock:
+    """The time that a schedule sees; tests bring their own."""
+
+    def now(self) -> float:
+        """Seconds since some moment."""
+        return time.monotonic()
+
+    async def wait(self, wake: asyncio.Event, seconds: float | None) -> None:
+        """Until the event is set, at most so long."""
+        try:
+            async with asyncio.timeout(seconds):
+                await wake.wait()
+        except TimeoutError:
+            return
+
+
+class Pipeline:
+    """The images of one shard under way: downloads, those at the codec, and uploads."""
+
+    def __init__(
+        self,
+        schedule: Schedule[Work],
+        *,
+        downloader: Downloader,
+        codec: Codec,
+        upload: Callable[[str, Encoded], Awaitable[object]],
+        record: Callable[[Work, Result], None],
+        clock: Clock,
+    ) -> None:
+        """`upload` stores an object under a path; `record` is told what became of each URL."""
+        self._schedule, self._clock = schedule, clock
+        self._downloader, self._codec = downloader, codec
+        self._upload, self._record = upload, record
+        self._window = Window(codec.children, clock.now())
+        self._at_codec = self._uploads = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._downloads: set[asyncio.Task[None]] = set()  # of these
+        self._wake = asyncio.Event()
+        self._broken: BaseException | None = None
+
+    async def run(self, stop: asyncio.Event, beside: asyncio.Task[None]) -> None:
+        """Until all is done, `stop` is set, or no host answers; raises what `beside` does.
+
+        What has been downloaded by then is still finished, for some seconds. Where no host
+        answers, what is left has been recorded as far as it has a reason.
+        """
+        stopping = asyncio.create_task(stop.wait())
+        stopping.add_done_callback(lambda _: self._wake.set())
+        beside.add_done_callback(lambda _: self._wake.set())
+        try:
+            while not stopping.done() and await self._go_on():
+                if beside.done():
+                    beside.result()
+            for task in self._downloads:
+                task.cancel()
+            if self._tasks:
+                await asyncio.wait(self._tasks, timeout=FINISH_SECONDS)
+            if self._broken is not None:
+                raise self._broken
+        finally:
+            stopping.cancel()
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(stopping, *self._tasks, return_exceptions=True)
+
+    async def _go_on(self) -> bool:
+        """Starts what can start, and waits for news; False when there is nothing left to do."""
+        self._wake.clear()
+        if self._broken is not None:
+            raise self._broken
+        now = self._clock.now()
+        while (room := self._has_room(now)) and (attempt := self._schedule.take(now)):
+            task = asyncio.create_task(self._process(attempt))
+            self._tasks.add(task)
+            self._downloads.add(task)
+            task.add_done_callback(self._ended)
+        if self._schedule.lost(now):
+            self._fail(self._schedule.unfinished())
+            return False
+        if self._schedule.done and not self._at_codec and not self._uploads:
+            return False
+        if room:
+            seconds = self._schedule.wait(now)
+        else:
+            seconds = GROW_SECONDS if self._window.starves(self._at_codec) else None
+        await self._clock.wait(self._wake, seconds)
+        return True
+
+    def _has_room(self, now: float) -> bool:
+        downloads = len(self._downloads)
+        return self._uploads < UPLOADS and self._window.has_room(downloads, self._at_codec, now)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._downloads.discard(task)
+        if not task.cancelled() and (error := task.exception()):
+            self._broken = self._broken or error
+        self._wake.set()
+
+    async def _process(self, attempt: Attempt[Work]) -> None:
+        """One attempt; for a body the object, too, so that a record follows its object."""
+        work = attempt.item
+        async with AsyncExitStack() as held:
+            data = await self._downloader.fetch(work.url, held)
+            self._downloads.difference_update([asyncio.current_task()])
+            failure = data if isinstance(data, DownloadFailure) else None
+            self._fail(self._schedule.ended(attempt, failure, self._clock.now()))
+            self._wake.set()  # its host has a free connection
+            if isinstance(data, DownloadFailure) or attempt.canary:
+                return
+            self._at_codec += 1
+            original = len(data)
+            encoded = await self._codec.compress(data)
+            del data
+            self._at_codec -= 1
+            self._window.encoded(self._at_codec)
+        if isinstance(encoded, Refused):
+            self._record(work, failed(encoded.reason, encoded.message, transient=False))
+            return
+        path = names.image_object(work.url, encoded.extension)
+        self._uploads += 1
+        self._wake.set()
+        await self._upload(path, encoded)
+        self._uploads -= 1
+        stored = Result(
+            line=0,
+            position=0,
+            object=path,
+            original=original,
+            compressed=len(encoded.data),
+            unchanged=encoded.unchanged,
+            message=encoded.warning,
+        )
+        self._record(work, stored)
+
+    def _fail(self, given_up: Iterable[Failed[Work]]) -> None:
+        for item, failure in given_up:
+            result = failed(failure.reason, failure.message, transient=failure.transient)
+            self._record(item, result)
+
+
+def failed(reason: str, message: str, *, transient: bool) -> Result:
+    """The result of a URL that has no image, not yet at a place."""
+    return Result(line=0, position=0, reason=reason, message=message, transient=transient)
