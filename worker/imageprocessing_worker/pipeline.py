@@ -15,7 +15,7 @@ from imageprocessing_worker.encoded import Encoded, Refused
 from imageprocessing_worker.results import Result
 from imageprocessing_worker.schedule import Attempt, Failed, Schedule
 from imageprocessing_worker.window import GROW_SECONDS, Window
-from imageprocessing_worker.work import Work
+from imageprocessing_worker.work import Packed, Work, unpack
 
 UPLOADS = 64
 """Images that are stored at once: enough to hide a store's latency, tried with 64."""
@@ -44,7 +44,7 @@ class Pipeline:
 
     def __init__(
         self,
-        schedule: Schedule[Work],
+        schedule: Schedule[Packed],
         *,
         downloader: Downloader,
         codec: Codec,
@@ -122,9 +122,9 @@ class Pipeline:
             self._broken = self._broken or error
         self._wake.set()
 
-    async def _process(self, attempt: Attempt[Work]) -> None:
+    async def _process(self, attempt: Attempt[Packed]) -> None:
         """One attempt; for a body the object, too, so that a record follows its object."""
-        work = attempt.item
+        work = unpack(attempt.item)
         async with AsyncExitStack() as held:
             data = await self._downloader.fetch(work.url, held)
             self._downloads.difference_update([asyncio.current_task()])
@@ -158,10 +158,10 @@ class Pipeline:
         )
         self._record(work, stored)
 
-    def _fail(self, given_up: Iterable[Failed[Work]]) -> None:
+    def _fail(self, given_up: Iterable[Failed[Packed]]) -> None:
         for item, failure in given_up:
             result = failed(failure.reason, failure.message, transient=failure.transient)
-            self._record(item, result)
+            self._record(unpack(item), result)
 
 
 def failed(reason: str, message: str, *, transient: bool) -> Result:

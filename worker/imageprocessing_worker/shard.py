@@ -25,7 +25,7 @@ from imageprocessing_worker.records import ImageRecord, Records
 from imageprocessing_worker.results import Result
 from imageprocessing_worker.schedule import OUTAGE_SECONDS, Schedule
 from imageprocessing_worker.stores import Store
-from imageprocessing_worker.work import Work, host_of, read_work
+from imageprocessing_worker.work import Packed, Work, host_of, read_work, unpack
 
 CHECKPOINT_IMAGES = 500  # also a full Firestore batch
 CHECKPOINT_SECONDS = 2.0
@@ -136,15 +136,16 @@ class ShardRun:
         if done:
             checkpoints.result()
 
-    def _open_schedule(self, plan: Plan) -> Schedule[Work]:
+    def _open_schedule(self, plan: Plan) -> Schedule[Packed]:
         """What is left to do; takes over what earlier Pods did."""
         earlier = results.read_parts(self._store, self._index)
         done = {place: result for place, result in earlier.items() if not result.transient}
         self._texts.append(results.encode(done.values()))
         self._settled += len(done)
+        packed = read_work(self._store, plan, self._index, done)
         download = self._task.download
         return Schedule(
-            ((host_of(work.url), work) for work in read_work(self._store, plan, self._index, done)),
+            ((host_of(unpack(work).url), work) for work in packed),
             per_host=download.max_connections_per_host,
             retries=download.retries,
             chance=random.random,
