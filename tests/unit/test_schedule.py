@@ -11,12 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from imageprocessing_contract.reasons import ImageReason
 from imageprocessing_worker.download import DownloadFailure, Heard
+from imageprocessing_worker.host import DOWN_AFTER, Attempt
 from imageprocessing_worker.schedule import (
-    DOWN_AFTER,
     LONGEST_RETRY_AFTER,
     OUTAGE_SECONDS,
     PROBE_EVERY,
-    Attempt,
     Schedule,
 )
 

@@ -12,15 +12,16 @@ from imageprocessing_contract import names
 from imageprocessing_worker.children import Codec
 from imageprocessing_worker.download import Downloader, DownloadFailure
 from imageprocessing_worker.encoded import Encoded, Refused
+from imageprocessing_worker.host import Attempt, Failed
 from imageprocessing_worker.results import Result
-from imageprocessing_worker.schedule import Attempt, Failed, Schedule
+from imageprocessing_worker.schedule import Schedule
 from imageprocessing_worker.window import GROW_SECONDS, Window
 from imageprocessing_worker.work import Packed, Work, unpack
 
 UPLOADS = 64
 """Images that are stored at once: enough to hide a store's latency, tried with 64."""
 FINISH_SECONDS = 5.0
-"""For what has been downloaded when SIGTERM comes: the last checkpoint takes its time as well."""
+"""For what has been downloaded when SIGTERM comes: most of a Pod's 30 s are for checkpoints."""
 
 
 class Clock:

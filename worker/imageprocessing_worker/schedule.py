@@ -17,11 +17,12 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, TypeVar
 
 import msgspec
 
 from imageprocessing_worker.download import DownloadFailure, Heard
+from imageprocessing_worker.host import Attempt, Failed, Host
 
 T = TypeVar("T")
 
@@ -30,9 +31,6 @@ FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0
 LONGEST_RETRY_AFTER = 300.0
 """Seconds that a host may ask us to wait: a Pod that stands idle for longer costs more than
 the images of that host, which a request with failuresOf does again."""
-DOWN_AFTER = 10
-"""Silences in a row after which a host gets one attempt at a time. So many images of a host
-that is up do not time out in a row by chance, and they take one timeout together."""
 PROBE_AFTER, PROBE_EVERY = 1.0, 5.0
 """Seconds from the first silence, and between probes: most often others answer before."""
 OUTAGE_SECONDS = 120.0
@@ -42,45 +40,6 @@ MOST_SPARED = 3
 """Outages that do not count against an image: a network that comes and goes must not keep it
 from ending."""
 _KNOWN_HOSTS = 8  # that have answered: enough for one of them to be up
-
-
-class Failed(NamedTuple, Generic[T]):
-    """An item that is given up, and why."""
-
-    item: T
-    failure: DownloadFailure
-
-
-class Attempt(msgspec.Struct, Generic[T], eq=False):
-    """An item that is asked for; `tries` are the earlier ones that count against it.
-
-    Of a `canary` only what its host says matters: the item is done.
-    """
-
-    item: T
-    host: _Host[T]
-    canary: bool = False
-    tries: int = 0
-    spared: int = 0
-    began: float = 0.0
-    of_down_host: bool = False
-    failure: DownloadFailure | None = None
-
-
-class _Host(msgspec.Struct, Generic[T], eq=False):
-    places: float  # attempts that may run at once; falls when the host says it is too much
-    fresh: list[T] = []
-    later: list[tuple[float, int, Attempt[T]]] = []  # a heap: when they are due
-    running: int = 0
-    resume_at: float = 0.0  # nothing is started before
-    silences: int = 0  # in a row
-    probes: int = 0  # of these, since it counts as down
-    throttled_at: float = -1.0
-    throttles: int = 0  # in a row
-    answered: T | None = None
-    failure: DownloadFailure | None = None  # the latest
-    queued: bool = False  # whether it stands in Schedule._turn
-    timer: float | None = None  # for when it stands in Schedule._timers
 
 
 class Schedule(Generic[T]):
@@ -101,19 +60,19 @@ class Schedule(Generic[T]):
     ) -> None:
         """`items` with their hosts' names; `chance` gives numbers from 0 to 1."""
         self._per_host, self._retries, self._chance = per_host, retries, chance
-        self._hosts: dict[str, _Host[T]] = {}
+        self._hosts: dict[str, Host[T]] = {}
         self._left = 0
         for name, item in items:
             host = self._hosts.get(name)
             if host is None:
-                host = self._hosts[name] = _Host(float(per_host))
+                host = self._hosts[name] = Host(float(per_host))
             host.fresh.append(item)
             self._left += 1
         for host in self._hosts.values():
             host.fresh.reverse()  # taken from the end
             host.queued = True
         self._turn = deque(self._hosts.values())  # hosts that can start something
-        self._timers: list[tuple[float, int, _Host[T]]] = []  # a heap: hosts that can later
+        self._timers: list[tuple[float, int, Host[T]]] = []  # a heap: hosts that can later
         self._count = 0  # makes entries of heaps comparable
         # How things stand between us and all hosts.
         self._undecided: deque[Attempt[T]] = deque()
@@ -122,7 +81,7 @@ class Schedule(Generic[T]):
         self._probe: Attempt[T] | None = None
         self._next_probe = 0.0
         self._canary_next = True
-        self._known: deque[_Host[T]] = deque(maxlen=_KNOWN_HOSTS)
+        self._known: deque[Host[T]] = deque(maxlen=_KNOWN_HOSTS)
 
     @property
     def done(self) -> bool:
@@ -196,7 +155,7 @@ class Schedule(Generic[T]):
             if attempt.failure and not attempt.canary:
                 yield Failed(attempt.item, attempt.failure)
         for host in self._hosts.values():
-            yield from _waiting(host)
+            yield from host.waiting()
 
     def _next(self, now: float) -> Attempt[T] | None:
         """Hosts take turns, and what is due again comes before what is new."""
@@ -208,8 +167,8 @@ class Schedule(Generic[T]):
         while self._turn:
             host = self._turn.popleft()
             host.queued = False
-            if self._ready_at(host, now) <= now:
-                attempt = self._start(_chosen(host, now), now)
+            if host.ready_at() <= now:
+                attempt = self._start(host.choose(now), now)
                 self._file(host, now)
                 return attempt
             self._file(host, now)
@@ -218,20 +177,12 @@ class Schedule(Generic[T]):
     def _start(self, attempt: Attempt[T], now: float) -> Attempt[T]:
         attempt.host.running += 1
         attempt.began = now
-        attempt.of_down_host = _is_down(attempt.host)
+        attempt.of_down_host = attempt.host.is_down
         return attempt
 
-    def _ready_at(self, host: _Host[T], now: float) -> float:
-        """When the host can start something, unless an attempt of it ends before."""
-        if not _has_place(host) or not (host.fresh or host.later):
-            return float("inf")
-        if host.fresh or _is_down(host):
-            return host.resume_at
-        return max(host.resume_at, host.later[0][0])
-
-    def _file(self, host: _Host[T], now: float) -> None:
+    def _file(self, host: Host[T], now: float) -> None:
         """Puts a host where it is found again once it can start something."""
-        when = self._ready_at(host, now)
+        when = host.ready_at()
         if host.queued or when == float("inf"):
             return
         if when <= now:
@@ -249,7 +200,7 @@ class Schedule(Generic[T]):
             self._next_probe = now + PROBE_AFTER
             self._canary_next = True
 
-    def _answer(self, host: _Host[T], now: float, given_up: list[Failed[T]]) -> None:
+    def _answer(self, host: Host[T], now: float, given_up: list[Failed[T]]) -> None:
         """There is a way to hosts: silences count, but not against the host that answers."""
         undecided, self._undecided = self._undecided, deque()
         outage, self._outage, self._silent_since = self._outage, False, None
@@ -264,7 +215,7 @@ class Schedule(Generic[T]):
             if attempt.failure:
                 self._count_against(attempt, attempt.failure, now, given_up)
         for silent in dict.fromkeys(attempt.host for attempt in undecided):
-            if _is_down(silent) and silent is not host:
+            if silent.is_down and silent is not host:
                 if silent.probes >= self._retries and not silent.running:
                     self._give_up(silent, given_up)
                 pause = self._pause(silent.probes + 1)
@@ -316,8 +267,8 @@ class Schedule(Generic[T]):
         pause = max(seconds, self._pause(host.throttles))
         host.resume_at = max(host.resume_at, now + pause)
 
-    def _give_up(self, host: _Host[T], given_up: list[Failed[T]]) -> None:
-        waiting = list(_waiting(host))
+    def _give_up(self, host: Host[T], given_up: list[Failed[T]]) -> None:
+        waiting = list(host.waiting())
         host.fresh, host.later = [], []
         given_up += waiting
         self._left -= len(waiting)
@@ -327,13 +278,13 @@ class Schedule(Generic[T]):
         silent = {attempt.host for attempt in self._undecided}
         self._known.rotate(-1)
         for host in sorted(self._known, key=lambda host: host.silences > 0 or host in silent):
-            if host.answered is not None and _has_place(host) and host.resume_at <= now:
+            if host.answered is not None and host.has_place and host.resume_at <= now:
                 return self._start(Attempt(host.answered, host, canary=True), now)
         return None
 
     def _undecided_again(self, now: float) -> Attempt[T] | None:
         for number, attempt in enumerate(self._undecided):
-            if _has_place(attempt.host) and attempt.host.resume_at <= now:
+            if attempt.host.has_place and attempt.host.resume_at <= now:
                 del self._undecided[number]
                 return self._start(attempt, now)
         return None
@@ -350,27 +301,3 @@ class Schedule(Generic[T]):
     def _number(self) -> int:
         self._count += 1
         return self._count
-
-
-def _is_down(host: _Host[T]) -> bool:
-    return host.silences >= DOWN_AFTER
-
-
-def _has_place(host: _Host[T]) -> bool:
-    return host.running < (1 if _is_down(host) else int(host.places))
-
-
-def _chosen(host: _Host[T], now: float) -> Attempt[T]:
-    # One that is not due yet is as good as any to see whether a host is up again.
-    if host.later and (host.later[0][0] <= now or not host.fresh):
-        return heapq.heappop(host.later)[2]
-    return Attempt(host.fresh.pop(), host)
-
-
-def _waiting(host: _Host[T]) -> Iterator[Failed[T]]:
-    for _, _, attempt in host.later:
-        if attempt.failure:
-            yield Failed(attempt.item, attempt.failure)
-    if host.failure:
-        for item in reversed(host.fresh):
-            yield Failed(item, host.failure)

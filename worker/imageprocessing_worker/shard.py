@@ -170,7 +170,7 @@ class ShardRun:
         """Until the last one is asked for; ends early only with an error."""
         last = False
         while not last:
-            await _wait(self._due, CHECKPOINT_SECONDS)
+            await Clock().wait(self._due, CHECKPOINT_SECONDS)
             self._due.clear()
             last = self._last_checkpoint
             fresh, self._fresh = self._fresh, []
@@ -218,11 +218,3 @@ class ShardRun:
         if example := self._passing:
             what += f"; for example line {example.line}: {example.reason}: {example.message}"
         raise StepError(Reason.SHARD_FAILED, what, transient=True)
-
-
-async def _wait(event: asyncio.Event, seconds: float) -> None:
-    """Until the event is set, at most so long."""
-    try:
-        await asyncio.wait_for(event.wait(), seconds)
-    except TimeoutError:
-        return
