@@ -225,6 +225,66 @@ async def test_memory_limit_while_encoding(out: str) -> None:
     assert seen <= {ImageReason.DECODE_OUT_OF_MEMORY, None}
 
 
+@pytest.mark.parametrize("source", ["JPEG", "WEBP"])
+async def test_want_of_memory_is_not_taken_for_damage(source: str) -> None:
+    """libjpeg and libwebp only say that they could not go on."""
+    options = {"progressive": True} if source == "JPEG" else {"lossless": True, "method": 0}
+    large = photos.encoded(photos.photograph().resize((3000, 2000)), source, **options)
+    seen = set()
+    for megabytes in range(25, 145, 15):
+        async with codec(compression(max_width=500), memory_limit=megabytes << 20) as pool:
+            result = await pool.compress(large)
+            seen.add(result.reason if isinstance(result, Refused) else None)
+    assert seen == {ImageReason.DECODE_OUT_OF_MEMORY, None}
+
+
+def resident(pool: Codec) -> dict[int, int]:
+    """The most memory that each child had so far, in bytes."""
+    found = {}
+    for pid in processes(pool)[1:]:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        (line,) = (line for line in lines if line.startswith("VmHWM"))
+        found[pid] = int(line.split()[1]) << 10
+    return found
+
+
+async def test_an_image_that_needs_more_than_a_share_gets_it_alone() -> None:
+    """A share of 64 MiB is too little for 36 million pixels, and 256 are enough."""
+    large = photos.encoded(Image.new("RGB", (6000, 6000), "#345"), "PNG")
+    async with codec(children=4, memory_limit=256 << 20) as pool:
+        warm = await asyncio.gather(*(pool.compress(photo()) for _ in range(8)))
+        before = resident(pool)
+        assert len(before) == 4
+        largest, *small = await asyncio.gather(
+            *(pool.compress(data) for data in (large, *[photo()] * 8))
+        )
+        # Those that were warm made room, and the one that grew is not kept.
+        after = await asyncio.gather(*(pool.compress(photo()) for _ in range(8)))
+        now = resident(pool)
+        assert not set(before) & set(now)
+        assert max(now.values()) < 64 << 20
+    assert all(isinstance(result, Encoded) for result in (*warm, largest, *small, *after))
+
+
+async def test_what_needs_more_than_all_there_is_says_how_much_that_is() -> None:
+    large = photos.encoded(Image.new("RGB", (6000, 6000), "#345"), "PNG")
+    async with codec(children=2, memory_limit=100 << 20) as pool:
+        result = await pool.compress(large)
+        assert isinstance(await pool.compress(photo()), Encoded)
+    assert isinstance(result, Refused)
+    assert result.message.endswith("more memory than there is for one image, 100 MiB")
+
+
+async def test_many_large_images_take_turns() -> None:
+    """Never more than all there is: each needs more than half of it."""
+    large = photos.encoded(Image.new("RGB", (6000, 6000), "#345"), "PNG")
+    async with codec(children=3, memory_limit=240 << 20) as pool:
+        images = [large, photo()] * 3
+        results = await asyncio.gather(*(pool.compress(data) for data in images))
+        assert pool._memory._free == 240 << 20
+    assert all(isinstance(result, Encoded) for result in results)
+
+
 async def test_a_cancelled_image_ends_its_child() -> None:
     async with codec() as pool:
         await pool.compress(photo())

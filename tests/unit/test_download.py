@@ -51,12 +51,14 @@ async def both(answer: Answer) -> AsyncIterator[tuple[RawServer, Downloader]]:
         yield server, client
 
 
-async def fetched(answer: Answer, path: str = f"/a.jpg?sig={SECRET}") -> bytes | DownloadFailure:
+async def fetched(
+    answer: Answer, path: str = f"/a.jpg?sig={SECRET}"
+) -> bytearray | DownloadFailure:
     async with both(answer) as (server, client):
         return await client.fetch(server.url + path)
 
 
-def failure(result: bytes | DownloadFailure) -> DownloadFailure:
+def failure(result: bytearray | DownloadFailure) -> DownloadFailure:
     assert isinstance(result, DownloadFailure)
     assert result.message.isascii()
     assert SECRET not in result.message
@@ -226,7 +228,7 @@ async def test_a_name_is_judged_by_the_address_that_is_connected_to() -> None:
     async with RawServer(body) as server, RawServer(body, "127.0.0.2", server.port) as inner:
         url = f"http://rebind.test:{server.port}/"
         async with downloader(resolver=names) as client:
-            assert isinstance(await client.fetch(url), bytes)
+            assert isinstance(await client.fetch(url), bytearray)
         async with downloader(resolver=names) as client:
             result = failure(await client.fetch(url))
         assert result.reason is ImageReason.ADDRESS_NOT_ALLOWED
@@ -238,7 +240,7 @@ async def test_of_several_addresses_only_allowed_ones_are_tried() -> None:
     names = Names(two_test=[["127.0.0.2", "127.0.0.1"]], bad_test=[["127.0.0.2", "::1"]])
     async with RawServer(body) as server, RawServer(body, "127.0.0.2", server.port) as inner:
         async with downloader(resolver=names) as client:
-            assert isinstance(await client.fetch(f"http://two.test:{server.port}/"), bytes)
+            assert isinstance(await client.fetch(f"http://two.test:{server.port}/"), bytearray)
             result = failure(await client.fetch(f"http://bad.test:{server.port}/"))
         assert result.reason is ImageReason.ADDRESS_NOT_ALLOWED
         assert inner.heads == []
@@ -290,7 +292,7 @@ async def test_a_large_body_takes_its_memory_until_the_caller_is_done() -> None:
 
     async with (
         RawServer(large) as server,
-        downloader(download=limits(max_size="2Mi"), memory=2 << 20) as client,
+        downloader(download=limits(max_size="2Mi"), connections=2, memory=4 << 20) as client,
     ):
         async with AsyncExitStack() as held:
             assert len(await client.fetch(server.url, held)) == 2 << 20

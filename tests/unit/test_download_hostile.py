@@ -116,13 +116,14 @@ async def test_large_bodies_wait_for_memory_and_their_time_does_not_run(kind: st
 
     ended: list[str] = []
 
-    async def fetch(path: str) -> bytes | DownloadFailure:
+    async def fetch(path: str) -> bytearray | DownloadFailure:
         result = await client.fetch(server.url + path)
         ended.append(path)
         return result
 
     # The third waits for two times of 1 s, and still has time for itself.
-    client = downloader(download=limits(timeout=1, max_size="3Mi"), memory=3 << 20)
+    # Half of the memory is for the three connections.
+    client = downloader(download=limits(timeout=1, max_size="3Mi"), connections=3, memory=6 << 20)
     async with RawServer(large) as server, client:
         stalled = [asyncio.create_task(fetch("/stalls")) for _ in range(2)]
         for _ in stalled:
@@ -131,6 +132,25 @@ async def test_large_bodies_wait_for_memory_and_their_time_does_not_run(kind: st
         for task in stalled:
             assert failure(await task).reason is ImageReason.TIMEOUT
     assert ended == ["/stalls", "/stalls", "/waits"]
+
+
+async def test_no_body_is_larger_than_the_memory_for_bodies() -> None:
+    async def large(exchange: Exchange) -> None:
+        await exchange.reply(bytes(3 << 20))
+
+    client = downloader(download=limits(max_size="1Gi"), connections=2, memory=4 << 20)
+    async with RawServer(large) as server, client:
+        result = failure(await client.fetch(server.url))
+    assert result.reason is ImageReason.RESPONSE_TOO_LARGE
+    assert result.message == "larger than 2 MiB, the memory that there is for it"
+
+
+@pytest.mark.parametrize("connections", [1, 64, 256, 1000])
+async def test_all_bodies_together_stay_within_their_memory(connections: int) -> None:
+    """Also while each of many servers has sent what no one had to ask for."""
+    client = downloader(connections=connections, memory=256 << 20)
+    assert client._small * connections + client._budget._size == 256 << 20
+    assert client._budget._size >= 128 << 20
 
 
 async def test_members_without_content_are_not_unfolded_for_ever() -> None:

@@ -24,6 +24,7 @@ from PIL import _imaging as core
 from imageprocessing_worker.codec import compress
 from imageprocessing_worker.protocol import (
     ANSWER,
+    IMAGE,
     LENGTH,
     OUT_OF_MEMORY,
     REQUEST,
@@ -66,10 +67,6 @@ def serve(control: socket.socket, settings: Settings) -> None:
 def _child(pipe: socket.socket, settings: Settings) -> NoReturn:
     code = 1
     try:
-        if settings.memory_limit is not None:
-            # Not the address space, which counts libraries and what is only reserved.
-            limits = (settings.memory_limit, settings.memory_limit)
-            resource.setrlimit(resource.RLIMIT_DATA, limits)
         _work(pipe, settings)
         code = 0
     except MemoryError:
@@ -83,8 +80,13 @@ def _child(pipe: socket.socket, settings: Settings) -> NoReturn:
 
 def _work(pipe: socket.socket, settings: Settings) -> None:
     encoder = msgspec.msgpack.Encoder()
-    while head := pipe.recv(LENGTH.size, socket.MSG_WAITALL):
-        (length,) = LENGTH.unpack(head)
+    limit = 0
+    while head := pipe.recv(IMAGE.size, socket.MSG_WAITALL):
+        length, memory = IMAGE.unpack(head)
+        if memory != limit:
+            # Not the address space, which counts libraries and what is only reserved.
+            resource.setrlimit(resource.RLIMIT_DATA, (memory, resource.RLIM_INFINITY))
+            limit = memory
         data = pipe.recv(length, socket.MSG_WAITALL)
         answer = encoder.encode(compress(data, settings.compression, settings.max_pixels))
         pipe.sendall(LENGTH.pack(len(answer)) + answer)

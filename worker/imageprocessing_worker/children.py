@@ -20,9 +20,11 @@ import msgspec
 from imageprocessing_contract.reasons import ImageReason
 from imageprocessing_contract.request import Compression
 
+from imageprocessing_worker.budget import Budget
 from imageprocessing_worker.encoded import Encoded, Refused
 from imageprocessing_worker.protocol import (
     ANSWER,
+    IMAGE,
     LENGTH,
     OUT_OF_MEMORY,
     REQUEST,
@@ -34,6 +36,8 @@ from imageprocessing_worker.protocol import (
 # A photograph of 1,000 px fits, so that it takes one system call and no waiting.
 _SOCKET_BYTES = 1 << 20
 _READ_BYTES = 1 << 18
+# How much more an image may have that did not get along with what it had.
+_MORE = 4
 # Pillow gives memory back to the system after every image unless told to keep some blocks:
 # decode and encode of 1,000 px takes 4 ms instead of 6.6.
 ENVIRONMENT = {"PILLOW_BLOCKS_MAX": "64"}
@@ -66,7 +70,10 @@ class _Child:
 class Codec:
     """A pool of children that compress, as an asynchronous context; leaving it ends them all.
 
-    It works on `children` images at once; `memory_limit` (bytes) and `time_limit` (seconds) hold for each child and each image.
+    It works on `children` images at once. `memory_limit` (bytes) is for all of them
+    together: an image has an equal share of it at first. One that needs more waits until
+    that is free, up to all of it, so that a container of ordinary size takes the largest
+    images, one at a time. `time_limit` (seconds) holds for each attempt.
     """
 
     def __init__(
@@ -79,12 +86,13 @@ class Codec:
         time_limit: float,
     ) -> None:
         self.children = children
-        self._settings = Settings(compression, max_pixels, memory_limit)
+        self._settings = Settings(compression, max_pixels)
         self._time_limit = time_limit
-        # The child used last is the next one: its memory is warm. None is one to be started.
-        self._places: asyncio.LifoQueue[_Child | None] = asyncio.LifoQueue()
-        for _ in range(children):
-            self._places.put_nowait(None)
+        self._memory_limit = memory_limit or 0
+        self._share = self._memory_limit // children
+        self._memory = Budget(self._memory_limit)
+        self._places = asyncio.Semaphore(children)
+        self._idle: list[_Child] = []
         self._children: set[_Child] = set()
         self._burials: set[asyncio.Task[_Death]] = set()
         self._answers = msgspec.msgpack.Decoder(Encoded | Refused)
@@ -109,32 +117,55 @@ class Codec:
             if self._nursery is not None:
                 self._nursery.end()
 
-    async def compress(self, data: bytes) -> Encoded | Refused:
+    async def compress(self, data: bytes | bytearray) -> Encoded | Refused:
         """codec.compress() in a child; refuses, too, what takes too long or too much memory."""
-        child = await self._places.get()
-        done = False
-        try:
-            if child is None or not child.waits():
+        memory = self._share
+        while True:
+            # The memory before the place: who waits for more must not keep a child from others.
+            async with self._memory.take(memory):
+                result = await self._attempt(data, memory)
+            if memory == self._memory_limit or not _out_of_memory(result):
+                return result
+            memory = min(memory * _MORE, self._memory_limit)
+
+    async def _attempt(self, data: bytes | bytearray, memory: int) -> Encoded | Refused:
+        async with self._places:
+            raised = memory > self._share
+            if raised:
+                # What those who wait keep warm is part of what was asked for.
+                while self._idle:
+                    await asyncio.shield(self._bury(self._idle.pop()))
+            child: _Child | None = None
+            done = False
+            try:
+                child = await self._ready()
+                async with asyncio.timeout(self._time_limit):
+                    answer = await _exchange(child.pipe, child.buffer, data, memory)
+                result: Encoded | Refused = self._answers.decode(answer)
+                done = not raised  # it may have kept more than a share
+                return result
+            except TimeoutError:
+                message = f"decoding and encoding took more than {self._time_limit:g} s"
+                return Refused(ImageReason.DECODE_TIMEOUT, message)
+            except ConnectionError:
+                if child is None:
+                    raise
+                return _cause(await asyncio.shield(self._bury(child)), memory)
+            finally:
                 if child is not None:
-                    self._bury(child)
-                child = None
-                child = await self._start()
-            async with asyncio.timeout(self._time_limit):
-                answer = await _exchange(child.pipe, child.buffer, data)
-            done = True
-            result: Encoded | Refused = self._answers.decode(answer)
-            return result
-        except TimeoutError:
-            message = f"decoding and encoding took more than {self._time_limit:g} s"
-            return Refused(ImageReason.DECODE_TIMEOUT, message)
-        except ConnectionError:
-            if child is None:
-                raise
-            return self._cause(await asyncio.shield(self._bury(child)))
-        finally:
-            if child is not None and not done:
-                self._bury(child)
-            self._places.put_nowait(child if done else None)
+                    if done:
+                        self._idle.append(child)
+                    else:
+                        self._bury(child)
+
+    async def _ready(self) -> _Child:
+        """The child used last, whose memory is warm, or a new one."""
+        while self._idle:
+            child = self._idle.pop()
+            if child.waits():
+                return child
+            self._bury(child)
+        return await self._start()
 
     async def _start(self) -> _Child:
         """A new child; where the nursery itself was killed, from a new nursery."""
@@ -164,17 +195,23 @@ class Codec:
             child.burial.add_done_callback(self._burials.discard)
         return child.burial
 
-    def _cause(self, death: _Death) -> Refused:
-        limit = self._settings.memory_limit
-        # Nobody kills a child but the kernel, when there is no memory left. And some libraries
-        # crash where they are refused memory: aom does.
-        crashed_at_limit = limit is not None and death.code < 0 and death.used > limit // 2
-        if death.code in (OUT_OF_MEMORY, -signal.SIGKILL) or crashed_at_limit:
-            message = "decoding and encoding took more memory than there is for one image"
-            return Refused(ImageReason.DECODE_OUT_OF_MEMORY, message)
-        code = death.code
-        how = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
-        return Refused(ImageReason.DECODER_CRASHED, f"the decoder ended {how}")
+
+def _cause(death: _Death, memory: int) -> Refused:
+    # Nobody kills a child but the kernel, when there is no memory left. And some libraries
+    # crash where they are refused memory: aom does.
+    crashed_at_limit = memory > 0 and death.code < 0 and death.used > memory // 2
+    if death.code in (OUT_OF_MEMORY, -signal.SIGKILL) or crashed_at_limit:
+        message = "decoding and encoding took more memory than there is for one image"
+        if memory:
+            message += f", {memory >> 20} MiB"
+        return Refused(ImageReason.DECODE_OUT_OF_MEMORY, message)
+    code = death.code
+    how = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
+    return Refused(ImageReason.DECODER_CRASHED, f"the decoder ended {how}")
+
+
+def _out_of_memory(result: Encoded | Refused) -> bool:
+    return isinstance(result, Refused) and result.reason == ImageReason.DECODE_OUT_OF_MEMORY
 
 
 class _Nursery:
@@ -249,11 +286,18 @@ class _Nursery:
         return number, more
 
 
-async def _exchange(pipe: socket.socket, buffer: bytearray, data: bytes) -> memoryview:
+async def _exchange(
+    pipe: socket.socket, buffer: bytearray, data: bytes | bytearray, memory: int
+) -> memoryview:
     """Sends an image and gives the answer, which lasts until the next one for this `buffer`."""
     loop = asyncio.get_running_loop()
-    # Copied together: two calls would wake the child twice, which costs more.
-    await loop.sock_sendall(pipe, LENGTH.pack(len(data)) + data)
+    head = IMAGE.pack(len(data), memory)
+    if len(data) < _SOCKET_BYTES:
+        # Copied together: two calls would wake the child twice, which costs more.
+        await loop.sock_sendall(pipe, head + data)
+    else:
+        await loop.sock_sendall(pipe, head)
+        await loop.sock_sendall(pipe, data)
     received = await loop.sock_recv_into(pipe, buffer)
     if received < LENGTH.size:
         raise ConnectionResetError("the child is gone")

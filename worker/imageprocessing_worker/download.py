@@ -39,7 +39,7 @@ _TRANSIENT_STATUS = frozenset({408, 425, 429})
 
 
 SMALL_BODY = 1 << 20
-"""Bytes that each body may have without asking: product photographs have fewer."""
+"""Most that each body may have without asking, in bytes: product photographs have fewer."""
 
 
 class Heard(Enum):
@@ -65,7 +65,7 @@ class DownloadFailure(msgspec.Struct, frozen=True):
 
 
 class TooLargeError(Exception):
-    """The body is larger than allowed."""
+    """The body is larger than allowed; the text says than what."""
 
 
 class Downloader:
@@ -87,14 +87,23 @@ class Downloader:
         memory: int = 256 << 20,
         resolver: AbstractResolver | None = None,
     ) -> None:
-        """`memory`: bytes that the bodies above 1 MiB, while they are read, take together."""
+        """`memory`: bytes that all bodies take together while they are read.
+
+        At most half of it is divided between the connections, for small bodies; the rest
+        is for those that need more, and no body can have more than that.
+        """
         self._guard = guard
         self._timeout = limits.timeout_seconds
+        self._small = min(SMALL_BODY, memory // 2 // connections)
+        rest = memory - self._small * connections
         self._max_bytes = request.size_bytes(limits.max_size)
-        self._max_size = limits.max_size
+        self._too_large = f"larger than {limits.max_size} (download.maxSize)"
+        if self._max_bytes > rest:
+            self._max_bytes = rest
+            self._too_large = f"larger than {rest >> 20} MiB, the memory that there is for it"
         self._connections = connections
         self._connections_per_host = limits.max_connections_per_host
-        self._budget = Budget(memory)
+        self._budget = Budget(rest)
         self._resolver = resolver
         self._session: aiohttp.ClientSession
 
@@ -119,7 +128,9 @@ class Downloader:
     ) -> None:
         await self._session.close()
 
-    async def fetch(self, url: str, held: AsyncExitStack | None = None) -> bytes | DownloadFailure:
+    async def fetch(
+        self, url: str, held: AsyncExitStack | None = None
+    ) -> bytearray | DownloadFailure:
         """One attempt, redirects included: the body, not empty, or why there is none.
 
         The memory of a large body is taken until `held` is closed, if given, and else
@@ -136,9 +147,8 @@ class Downloader:
         except TimeoutError:
             message = f"not complete after {self._timeout} s (download.timeoutSeconds)"
             return _silence(ImageReason.TIMEOUT, message)
-        except TooLargeError:
-            message = f"larger than {self._max_size} (download.maxSize)"
-            return DownloadFailure(ImageReason.RESPONSE_TOO_LARGE, message, transient=False)
+        except TooLargeError as error:
+            return DownloadFailure(ImageReason.RESPONSE_TOO_LARGE, str(error), transient=False)
         except FAILURES as error:
             return failure_of(error)
         if not body:
@@ -148,32 +158,31 @@ class Downloader:
 
     async def _read(
         self, response: aiohttp.ClientResponse, clock: asyncio.Timeout, held: AsyncExitStack
-    ) -> bytes:
+    ) -> bytearray:
         length = response.content_length
         if length is not None and length > self._max_bytes:
-            raise TooLargeError
-        chunks: list[bytes] = []
-        if await _fill(chunks, response, min(SMALL_BODY, self._max_bytes)):
-            return b"".join(chunks)
+            raise TooLargeError(self._too_large)
+        # Grows in place: chunks that are joined would take twice the memory for a moment.
+        body = bytearray()
+        if await _fill(body, response, min(self._small, self._max_bytes)):
+            return body
         # What is encoded may unfold to any size, and so may what has no length.
         known = length is not None and "Content-Encoding" not in response.headers
         left = _stop(clock)
         most = length if known and length else self._max_bytes
         await held.enter_async_context(self._budget.take(most))
         _go_on(clock, left)
-        if not await _fill(chunks, response, self._max_bytes):
-            raise TooLargeError
-        return b"".join(chunks)
+        if not await _fill(body, response, self._max_bytes):
+            raise TooLargeError(self._too_large)
+        return body
 
 
-async def _fill(chunks: list[bytes], response: aiohttp.ClientResponse, limit: int) -> bool:
+async def _fill(body: bytearray, response: aiohttp.ClientResponse, limit: int) -> bool:
     """Reads until the end, or until there are more than `limit` bytes; True at the end."""
-    size = sum(map(len, chunks))
     # aiohttp decodes in steps of at most 256 KiB, so a bomb is counted before it unfolds.
     async for chunk in response.content.iter_any():
-        chunks.append(chunk)
-        size += len(chunk)
-        if size > limit:
+        body += chunk
+        if len(body) > limit:
             return False
     return True
 

@@ -70,6 +70,11 @@ _TIFF_EXIF = (
 )
 
 
+# Bytes a pixel that decoders have beside the image: all coefficients of a JPEG in several
+# scans (two each), the canvases of WebP, the planes of AVIF.
+_DECODER_BYTES = {"JPEG": 6, "WEBP": 8, "AVIF": 8}
+
+
 class Picture(msgspec.Struct):
     """An opened image; width and height in pixels as it is to be seen, upright."""
 
@@ -143,6 +148,11 @@ def _room_for_webp(data: bytes) -> None:
     bytearray(2 * 4 * width * height)
 
 
+def _room_to_decode(picture: Picture) -> None:
+    """Raises MemoryError where that may be why it broke off; not all decoders say so."""
+    bytearray(_DECODER_BYTES.get(picture.name, 0) * picture.width * picture.height)
+
+
 def _orient(picture: Picture) -> None:
     image = picture.image
     if isinstance(image, TiffImagePlugin.TiffImageFile):
@@ -162,7 +172,11 @@ def decode(picture: Picture, compression: Compression) -> None:
             width, height = _as_stored(picture, fit(picture.size, compression))
             enough = math.ceil(width * _DRAFT_GAP), math.ceil(height * _DRAFT_GAP)
             picture.image.draft(None, enough)
-        picture.image.load()
+        try:
+            picture.image.load()
+        except OSError:
+            _room_to_decode(picture)
+            raise
         if picture.name == "PNG":
             _orient(picture)  # its EXIF may come behind its pixels
 

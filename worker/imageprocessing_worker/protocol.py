@@ -5,7 +5,8 @@ ANSWER. START with a socket beside it starts a child that works on that socket a
 its process id. WAIT gives the exit code of the child with that id, as subprocess has it,
 and the most memory it had in use, in bytes.
 
-A child gets LENGTH and an image, and answers with LENGTH and an Encoded or a Refused.
+A child gets IMAGE (length, and the bytes of memory that it may have meanwhile, 0 for any)
+and an image, and answers with LENGTH and an Encoded or a Refused.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import struct
 import msgspec
 from imageprocessing_contract.request import Compression
 
+IMAGE = struct.Struct("<IQ")
 LENGTH = struct.Struct("<I")
 REQUEST = struct.Struct("<ci")
 ANSWER = struct.Struct("<iq")
@@ -24,8 +26,7 @@ OUT_OF_MEMORY = 3
 
 
 class Settings(msgspec.Struct, frozen=True):
-    """The same for every child of a nursery; `memory_limit` in bytes for each of them."""
+    """The same for every child of a nursery."""
 
     compression: Compression
     max_pixels: int
-    memory_limit: int | None

@@ -18,7 +18,7 @@ from imageprocessing_worker.children import Codec
 from imageprocessing_worker.download import Downloader
 from imageprocessing_worker.errors import StepError
 from imageprocessing_worker.finalize import Finished, finalize, read_done
-from imageprocessing_worker.limits import child_memory, processors
+from imageprocessing_worker.limits import memory, processors, share
 from imageprocessing_worker.plan import InvalidCatalogueError, Plan, make_plan, read_plan
 from imageprocessing_worker.records import Records, RequestRecord, open_records
 from imageprocessing_worker.shard import InterruptedShardError, ShardRun
@@ -104,17 +104,19 @@ class Step:
 
     async def _shard_async(self, plan: Plan, index: int, store: Store, records: Records) -> None:
         task = self._task
-        children = processors()
+        shares = share(memory(), processors())
         async with (
             interruptible() as stop,
             Codec(
                 task.compression,
                 task.download.max_pixels,
-                children=children,
-                memory_limit=child_memory(children),
+                children=shares.children,
+                memory_limit=shares.codec,
                 time_limit=IMAGE_SECONDS,
             ) as codec,
-            Downloader(task.download, Guard(task.allowed_networks)) as downloader,
+            Downloader(
+                task.download, Guard(task.allowed_networks), memory=shares.bodies
+            ) as downloader,
         ):
             run = ShardRun(
                 task,
