@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import msgspec
 import pytest
 from imageprocessing_contract.reasons import ImageReason
 from imageprocessing_contract.request import Compression
@@ -400,6 +401,21 @@ async def test_the_worker_needs_no_pillow_for_it() -> None:
         "import sys, imageprocessing_worker.children; sys.exit('PIL' in sys.modules)",
     )
     assert await check.wait() == 0
+
+
+async def test_a_broken_file_writes_nothing_into_the_log(capfd: pytest.CaptureFixture[str]) -> None:
+    fax = photos.encoded(photos.photograph().convert("1"), "TIFF", compression="group4")
+    async with codec() as pool:
+        await pool.compress(fax[:100] + b"\xff" * 1000 + fax[1100:])
+    assert capfd.readouterr() == ("", "")
+
+
+async def test_an_error_of_ours_is_in_the_log(capfd: pytest.CaptureFixture[str]) -> None:
+    async with codec(msgspec.structs.replace(compression(), background="no colour")) as pool:
+        result = await pool.compress(photos.encoded(Image.new("RGBA", (9, 9)), "PNG"))
+    assert isinstance(result, Refused)
+    assert result.reason == ImageReason.DECODER_CRASHED
+    assert "ValueError: unknown color specifier" in capfd.readouterr().err
 
 
 async def test_children_keep_blocks_of_memory() -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import logging
 import os
 import resource
 import signal
@@ -43,8 +44,12 @@ def serve(control: socket.socket, settings: Settings) -> None:
     libc = ctypes.CDLL(None)
     # While it waits for a child to end it reads nothing, not even that the worker is gone.
     libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    # Pillow warns of odd metadata: a stranger's file is not worth a line in our log.
+    # Pillow warns and logs of odd metadata, and libtiff writes of each broken line: a
+    # stranger's file is not worth a line in our log. Our own errors still are.
     warnings.simplefilter("ignore")
+    logging.disable()
+    sys.stderr = os.fdopen(os.dup(2), "w", buffering=1)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     gc.freeze()  # else the first collection in a child copies every page
     while True:
         request, sockets, _, _ = socket.recv_fds(control, REQUEST.size, 1)
