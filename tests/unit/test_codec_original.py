@@ -171,6 +171,20 @@ def test_16_bit_colour_png_is_not_reduced() -> None:
     assert result.data == data.replace(chunk(b"tEXt", b"Comment\0secret"), b"")
 
 
+def test_a_png_without_an_end_is_kept_as_it_is() -> None:
+    data = photos.encoded(photos.photograph(), "PNG", compress_level=0)[:-12]
+    result = encoded(data, compression("Original", metadata="Keep"))
+    assert (result.unchanged, result.data) == (True, data)
+
+
+def test_a_large_png_is_packed_in_reasonable_time() -> None:
+    """With zlib's best, 50 megapixels would be more than the time for one image."""
+    picture = photos.photograph().resize((2000, 1333))
+    quick = photos.encoded(picture, "PNG")
+    result = encoded(photos.encoded(picture, "PNG", compress_level=1), ORIGINAL)
+    assert len(result.data) == len(quick)
+
+
 def test_16_bit_colour_tiff_is_not_reduced() -> None:
     wide = np.asarray(photos.photograph()).astype(np.uint16) * 257 - 3
     buffer = io.BytesIO()

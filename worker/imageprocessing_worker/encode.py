@@ -22,6 +22,9 @@ ORIGINAL_QUALITY = {"JPEG": 85, "WEBP": 88, "AVIF": 70}
 _AVIF_SPEED = 10
 # libwebp's default 4 takes 59 ms instead of 24, for 5 % fewer bytes.
 _WEBP_METHOD = 2
+# Pixels up to which a PNG is packed as well as can be, in 5 s: 50 million would take 85 s
+# instead of 9, for 1 to 6 % fewer bytes.
+_BEST_PNG = 2_000_000
 _WEBP_ALPHA = 0x10  # among the flags of VP8X
 # Pixels a side that the format, or its encoder, goes up to.
 _LONGEST_SIDE = {"JPEG": 65500, "WEBP": 16383, "AVIF": 65536, "GIF": 65535}
@@ -55,7 +58,7 @@ def encode(
     # Savers also take what the decoder left here: comments, resolutions, colour keys.
     image.info = {}
     buffer = io.BytesIO()
-    options = _options(name, quality, extras, lossless)
+    options = _options(name, image.size, quality, extras, lossless)
     if name == "JPEG":
         options["progressive"] = progressive
     with _encoding(name, image.size):
@@ -91,7 +94,7 @@ def encode_frames(
         frames = [frame.convert("RGBA") for frame in frames]
     for frame in frames:
         frame.info = {}
-    options = _options(name, quality, extras, lossless)
+    options = _options(name, frames[0].size, quality, extras, lossless)
     if name != "TIFF":
         options["duration"] = durations
     if loop is not None and name != "AVIF":
@@ -119,7 +122,14 @@ def _hard_edges(frame: Image.Image) -> Image.Image:
     return frame
 
 
-def _options(name: str, quality: int, extras: Extras, lossless: bool) -> dict[str, Any]:
+def optimise_png(size: tuple[int, int]) -> bool:
+    """Whether a PNG of this width and height is worth zlib's best."""
+    return size[0] * size[1] <= _BEST_PNG
+
+
+def _options(
+    name: str, size: tuple[int, int], quality: int, extras: Extras, lossless: bool
+) -> dict[str, Any]:
     options: dict[str, Any] = {"icc_profile": extras.profile} if extras.profile else {}
     tiff_exif = extras.exif.removeprefix(_EXIF) if extras.exif else b""
     match name:
@@ -136,7 +146,7 @@ def _options(name: str, quality: int, extras: Extras, lossless: bool) -> dict[st
         case "AVIF":
             options |= {"quality": quality, "speed": _AVIF_SPEED, "max_threads": 1}
         case "PNG":
-            options["optimize"] = True
+            options["optimize"] = optimise_png(size)
         case "TIFF":
             options["compression"] = "tiff_adobe_deflate"
         case _:

@@ -104,10 +104,17 @@ def _png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def png_with_pixels(png: bytes, pixels: bytes) -> bytes | None:
-    """The PNG with the pixels of another one; None where that is not of the same kind."""
+    """The PNG with the pixels of another one; None where that is not of the same kind.
+
+    None, too, where its chunks do not end: decoders are content with all of the pixels.
+    """
     (_, header), *chunks = _png_chunks(pixels)
     parts = [png[:8], header]
-    for kind, chunk in _png_chunks(png):
+    try:
+        own = list(_png_chunks(png))
+    except (struct.error, IndexError):
+        return None
+    for kind, chunk in own:
         # All but interlacing: size, depth and colours.
         if kind == b"IHDR" and chunk[8:20] != header[8:20]:
             return None

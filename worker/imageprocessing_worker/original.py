@@ -76,7 +76,8 @@ def _optimised(opened: Picture, kept: bytes, profile: bytes | None) -> bytes | N
 
 def _optimised_png(opened: Picture, kept: bytes) -> bytes | None:
     buffer = io.BytesIO()
-    opened.image.save(buffer, "PNG", optimize=True, icc_profile=None)
+    best = encode.optimise_png(opened.size)
+    opened.image.save(buffer, "PNG", optimize=best, icc_profile=None)
     return metadata.png_with_pixels(kept, buffer.getvalue())
 
 
