@@ -5,19 +5,19 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from imageprocessing_contract.reasons import ImageReason
 from imageprocessing_contract.request import Compression
-from imageprocessing_worker import children, formats
+from imageprocessing_worker import formats
 from imageprocessing_worker.children import Codec
 from imageprocessing_worker.codec import Encoded, Refused
 
 from tests import hostile
 from tests.codec import MAX_PIXELS, compression
+from tests.unit.memory import children_used, forget_peak, peak
 
 SEED = 4
 CASES = 10_400
@@ -43,31 +43,6 @@ NAMED = {
     ImageReason.TOO_MANY_PIXELS,
     ImageReason.TOO_MANY_SCANS,
 }
-
-
-@pytest.fixture
-def used(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The most memory in bytes that each child had that ended."""
-    seen: list[int] = []
-    end_of = children._Nursery.end_of
-
-    async def noting(nursery: children._Nursery, child: children._Child) -> children._Death:
-        death = await end_of(nursery, child)
-        seen.append(death.used)
-        return death
-
-    monkeypatch.setattr(children._Nursery, "end_of", noting)
-    return seen
-
-
-def peak() -> int:
-    """The most memory in bytes that this process had since forget_peak()."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) << 10
-
-
-def forget_peak() -> None:
-    Path("/proc/self/clear_refs").write_text("5")
 
 
 def check(result: Encoded | Refused, story: str) -> str:
@@ -99,31 +74,32 @@ async def run(first: int, count: int, settings: Compression) -> Counter[str]:
     return outcomes
 
 
-async def corpus(first: int, cases: int, used: list[int]) -> None:
+async def corpus(first: int, cases: int) -> None:
     hostile.sources()
     forget_peak()
     before = peak()
-    for number, (name, chosen) in enumerate(SETTINGS.items()):
-        count = cases // len(SETTINGS)
-        outcomes = await run(first + number * count, count, chosen)
-        print(f"{name}: {dict(outcomes.most_common())}")  # noqa: T201 - figures to report
-        # The files are not so broken that nothing is tested but the first bytes.
-        assert outcomes["image"] > count // 8
-        assert outcomes["CorruptImage"] > count // 8
-        assert outcomes["DecodeOutOfMemory"] < count // 50
-    grown = peak() - before
-    print(f"children {max(used) >> 20} MiB, parent {grown >> 20} MiB more")  # noqa: T201
-    assert max(used) < MEMORY
+    count = cases // len(SETTINGS)
+    with children_used() as used:
+        for number, (name, chosen) in enumerate(SETTINGS.items()):
+            outcomes = await run(first + number * count, count, chosen)
+            print(f"{name}: {dict(outcomes.most_common())}")  # noqa: T201 - figures to report
+            # The files are not so broken that nothing is tested but the first bytes.
+            assert outcomes["image"] > count // 8
+            assert outcomes["CorruptImage"] > count // 8
+            assert outcomes["DecodeOutOfMemory"] < count // 50
+    most, grown = max(used), peak() - before
+    print(f"children {most >> 20} MiB, parent {grown >> 20} MiB more")  # noqa: T201
+    assert most < MEMORY
     assert grown < 64 << 20
 
 
-async def test_ten_thousand_damaged_files(used: list[int]) -> None:
-    await corpus(0, CASES, used)
+async def test_ten_thousand_damaged_files() -> None:
+    await corpus(0, CASES)
 
 
 @pytest.mark.long
-async def test_half_a_million_damaged_files(used: list[int]) -> None:
-    await corpus(CASES, 500_000, used)
+async def test_half_a_million_damaged_files() -> None:
+    await corpus(CASES, 500_000)
 
 
 @pytest.fixture(scope="module")

@@ -174,7 +174,7 @@ def decode(picture: Picture, compression: Compression) -> None:
             picture.image.draft(None, enough)
         try:
             picture.image.load()
-        except OSError:
+        except _DAMAGE:
             _room_to_decode(picture)
             raise
         if picture.name == "PNG":
