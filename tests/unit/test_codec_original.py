@@ -177,6 +177,13 @@ def test_a_png_without_an_end_is_kept_as_it_is() -> None:
     assert (result.unchanged, result.data) == (True, data)
 
 
+def test_a_png_without_its_palette_is_kept_as_it_is() -> None:
+    data = photos.encoded(photos.photograph().quantize(16), "PNG", compress_level=0)
+    at = data.index(b"PLTE") - 4
+    bare = data[:at] + data[at + 12 + int.from_bytes(data[at : at + 4], "big") :]
+    assert encoded(bare, ORIGINAL).unchanged
+
+
 def test_a_large_png_is_packed_in_reasonable_time() -> None:
     """With zlib's best, 50 megapixels would be more than the time for one image."""
     picture = photos.photograph().resize((2000, 1333))

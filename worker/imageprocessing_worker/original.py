@@ -75,6 +75,8 @@ def _optimised(opened: Picture, kept: bytes, profile: bytes | None) -> bytes | N
 
 
 def _optimised_png(opened: Picture, kept: bytes) -> bytes | None:
+    if opened.image.mode == "P" and opened.image.palette is None:
+        return None  # it is broken, yet has pixels; Pillow cannot write such a one
     buffer = io.BytesIO()
     best = encode.optimise_png(opened.size)
     opened.image.save(buffer, "PNG", optimize=best, icc_profile=None)
