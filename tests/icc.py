@@ -11,6 +11,12 @@ _DISPLAY_P3 = {
     b"gXYZ": (0.29198, 0.69225, 0.04189),
     b"bXYZ": (0.15710, 0.06657, 0.78407),
 }
+# Adobe RGB (1998), adapted to D50, as Adobe's profile has them; its curve is a gamma of 563/256.
+_ADOBE_RGB = {
+    b"rXYZ": (0.60974, 0.31111, 0.01947),
+    b"gXYZ": (0.20528, 0.62567, 0.06087),
+    b"bXYZ": (0.14919, 0.06322, 0.74457),
+}
 _SRGB = {
     b"rXYZ": (0.43607, 0.22249, 0.01392),
     b"gXYZ": (0.38515, 0.71687, 0.09708),
@@ -39,12 +45,23 @@ def srgb() -> bytes:
     return _rgb(_SRGB, 0)
 
 
-def _rgb(primaries: dict[bytes, tuple[float, float, float]], size: int) -> bytes:
+def adobe_rgb() -> bytes:
+    """Adobe RGB (1998), as cameras embed it."""
+    curve = struct.pack(">4sIIHH", b"curv", 0, 1, 563, 0)
+    return _rgb(_ADOBE_RGB, 0, curve)
+
+
+# The curve of sRGB as type 3 of ICC.1, 10.18.
+def _srgb_curve() -> bytes:
+    numbers = _fixed(2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045)
+    return struct.pack(">4sIHH", b"para", 0, 3, 0) + numbers
+
+
+def _rgb(
+    primaries: dict[bytes, tuple[float, float, float]], size: int, curve: bytes = b""
+) -> bytes:
     tags = {tag: b"XYZ \0\0\0\0" + _fixed(*xyz) for tag, xyz in primaries.items()}
-    # The curve of sRGB as type 3 of ICC.1, 10.18.
-    curve = struct.pack(">4sIHH", b"para", 0, 3, 0) + _fixed(
-        2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045
-    )
+    curve = curve or _srgb_curve()
     tags |= dict.fromkeys((b"rTRC", b"gTRC", b"bTRC"), curve)
     if size:
         tags[b"pad "] = b"data\0\0\0\0" + bytes(size)

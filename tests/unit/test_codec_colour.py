@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import io
+import struct
+import zlib
+from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 from imageprocessing_contract.request import Format
 from PIL import Image, ImageChops, ImageCms
 from skimage.color import lab2rgb
@@ -32,11 +36,12 @@ def seen(image: Image.Image) -> Image.Image:
     return converted
 
 
+@pytest.mark.parametrize("profile", [icc.display_p3(), icc.adobe_rgb()])
 @pytest.mark.parametrize("out", FORMATS)
-def test_display_p3_stays_display_p3(out: Format) -> None:
-    source = photos.encoded(photos.photograph(), "PNG", icc_profile=icc.display_p3())
+def test_wide_colours_stay_wide(out: Format, profile: bytes) -> None:
+    source = photos.encoded(photos.photograph(), "PNG", icc_profile=profile)
     result = opened(encoded(source, compression(out, quality=95)).data)
-    assert result.info.get("icc_profile") == icc.display_p3()
+    assert result.info.get("icc_profile") == profile
     assert colour_distance(seen(result), seen(opened(source))) < CODING
     assert colour_distance(result, seen(opened(source))) > 2  # the profile matters here
 
@@ -145,6 +150,61 @@ def test_16_bit_levels_are_exact() -> None:
         upright = np.asarray(opened(turned.data))
         exact = np.round(levels / 257).astype(np.uint8)
         assert (np.rot90(exact, -1) == upright).all()
+
+
+@pytest.mark.parametrize("format_", ["PNG", "TIFF"])
+@pytest.mark.parametrize("bands", [3, 4])
+def test_16_bit_colours_are_scaled(format_: str, bands: int) -> None:
+    """Over the whole range, for Pillow has no such image and reads them its own way."""
+    rows, columns = np.mgrid[0:128, 0:512]
+    wide = np.zeros((128, 512, bands), np.uint16)
+    for band, level in enumerate((columns * 128 + rows, 65535 - columns * 128, rows * 515)):
+        wide[..., band] = level
+    if bands == 4:
+        wide[..., 3] = columns * 128 + 127
+    source = png_of(wide) if format_ == "PNG" else tiff_of(wide)
+    result = np.asarray(opened(encoded(source, compression("WebP", quality=100)).data))
+    exact = np.round(wide / 257)
+    if bands == 4:
+        assert abs(result[..., 3] - exact[..., 3]).max() <= 1
+        result, exact = result[:, 256:, :3], exact[:, 256:, :3]  # what can be seen well
+    # WebP's own error is 1.0 and 1.1 in the mean and 6 at most; clipped levels are 127 away.
+    assert abs(result - exact).mean() < 2
+    assert abs(result - exact).max() < 12
+
+
+def png_of(wide: np.ndarray[Any, Any]) -> bytes:
+    """A PNG of 16 bit, which Pillow does not write."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        sums = struct.pack(">I", zlib.crc32(kind + body))
+        return struct.pack(">I", len(body)) + kind + body + sums
+
+    height, width, bands = wide.shape
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in wide)
+    header = struct.pack(">IIBBBBB", width, height, 16, {3: 2, 4: 6}[bands], 0, 0, 0)
+    parts = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + parts
+
+
+def tiff_of(wide: np.ndarray[Any, Any]) -> bytes:
+    buffer = io.BytesIO()
+    extra = ["unassalpha"] if wide.shape[2] == 4 else None
+    tifffile.imwrite(buffer, wide, photometric="rgb", extrasamples=extra)
+    return buffer.getvalue()
+
+
+def test_colours_told_without_a_profile_are_taken_for_srgb() -> None:
+    """A limit that the design names: here nclx says Display P3, and it does not count."""
+    picture = photos.photograph("coffee.png")
+    plain = photos.encoded(picture, "AVIF", quality=95)
+    at = plain.index(b"nclx") + 4
+    said = plain[:at] + struct.pack(">H", 12) + plain[at + 2 :]
+    result = opened(encoded(said, compression(quality=95)).data)
+    assert "icc_profile" not in result.info
+    assert colour_distance(result, picture) < CODING
+    picture.info["icc_profile"] = icc.display_p3()
+    assert 0.4 < colour_distance(result, seen(picture)) < 4
 
 
 def turned_exif() -> bytes:
