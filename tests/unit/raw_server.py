@@ -102,9 +102,9 @@ class RawServer:
 
 
 @contextmanager
-def served(answer: Answer) -> Iterator[RawServer]:
+def served(answer: Answer, host: str = "127.0.0.1") -> Iterator[RawServer]:
     """The server in a thread, for clients that block."""
-    server = RawServer(answer)
+    server = RawServer(answer, host)
     loop = asyncio.new_event_loop()
     stop = asyncio.Event()
     started = threading.Event()
