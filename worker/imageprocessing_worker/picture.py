@@ -70,9 +70,9 @@ _TIFF_EXIF = (
 )
 
 
-# Bytes a pixel that decoders have beside the image: all coefficients of a JPEG in several
-# scans (two each), the canvases of WebP, the planes of AVIF.
-_DECODER_BYTES = {"JPEG": 6, "WEBP": 8, "AVIF": 8}
+# Bytes a pixel that decoders have beside the image, and some more: all coefficients of a JPEG
+# in several scans (two each), the canvases of WebP, the planes of AVIF.
+_DECODER_BYTES = {"JPEG": 8, "WEBP": 12, "AVIF": 12}
 
 
 class Picture(msgspec.Struct):
@@ -144,8 +144,9 @@ def _room_for_webp(data: bytes) -> None:
         width, height = (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
     else:
         width, height = (int.from_bytes(data[at : at + 2], "little") & 0x3FFF for at in (26, 28))
-    # It keeps this canvas of RGBA and the one before; Pillow has checked that it is no bomb.
-    bytearray(2 * 4 * width * height)
+    # It keeps this canvas of RGBA, the one before and the file; Pillow has checked that it is
+    # no bomb. Rather too much: who runs out of memory is tried again with more.
+    bytearray(10 * width * height + 2 * len(data))
 
 
 def _room_to_decode(picture: Picture) -> None:
