@@ -22,14 +22,13 @@ from imageprocessing_contract.guard import Guard
 from imageprocessing_contract.reasons import ImageReason, Reason
 from imageprocessing_contract.request import HTTPSource, Source
 from imageprocessing_operator.guarded_http import AddressNotAllowedError, guarded_client
-from imageprocessing_worker import results
 from imageprocessing_worker.download import Downloader, DownloadFailure
 from imageprocessing_worker.errors import SourceError
 from imageprocessing_worker.http_source import stream
 
 from tests.unit.processes import run
 from tests.unit.raw_server import Exchange, Names, RawServer, served
-from tests.unit.tasks import csv_of, make_task, planned
+from tests.unit.tasks import committed, csv_of, make_task, planned
 from tests.unit.test_download import limits
 from tests.unit.test_guard import METADATA, REFUSED_NETWORKS
 
@@ -270,7 +269,6 @@ def test_the_worker_itself_is_guarded(tmp_path: Path, monkeypatch: pytest.Monkey
         task = make_task(tmp_path / "shard", allowed_networks=[])
         store, _ = planned(task, csv_of([["1", "One", url]]))
         assert run(task, "shards").code == report.EXIT_DONE
-        found = results.read_committed(store, 0)
-        assert found is not None
+        found = committed(store, 0)
         assert [result.reason for result in found.values()] == ["AddressNotAllowed"]
         assert server.heads == []

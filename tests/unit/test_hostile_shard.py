@@ -13,7 +13,6 @@ import msgspec
 import pytest
 from imageprocessing_contract.guard import Guard
 from imageprocessing_contract.reasons import ImageReason
-from imageprocessing_worker import results
 from imageprocessing_worker.children import Codec
 from imageprocessing_worker.download import Downloader
 from imageprocessing_worker.records import NoRecords
@@ -24,7 +23,7 @@ from tests import photos
 from tests.codec import MAX_PIXELS
 from tests.unit.memory import children_used, forget_peak, peak
 from tests.unit.raw_server import Answer, Exchange, RawServer
-from tests.unit.tasks import csv_of, make_task, planned
+from tests.unit.tasks import committed, csv_of, make_task, planned
 from tests.unit.test_codec_refusals import png_header, progressive
 from tests.unit.test_download_hostile import compressed
 
@@ -171,9 +170,8 @@ async def test_the_good_are_stored_and_each_bad_one_has_its_reason(tmp_path: Pat
                 stop=asyncio.Event(),
             ).run(plan)
     grown = peak() - before
-    committed = results.read_committed(store, 0)
-    assert committed is not None
-    ended = [committed[place] for place in sorted(committed)]
+    done = committed(store, 0)
+    ended = [done[place] for place in sorted(done)]
     found = dict(zip(expected, (result.reason for result in ended), strict=True))
     # Broken as an answer where the rest comes at once, and else as an image.
     assert found["longer"] in (ImageReason.RESPONSE_BROKEN, ImageReason.CORRUPT_IMAGE)

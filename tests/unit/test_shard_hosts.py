@@ -117,8 +117,8 @@ class Shard:
             ).run(self.plan)
 
     def outcomes(self) -> dict[str, Result]:
-        found = results.read_committed(self.store, 0)
-        return self._by_url(found or {})
+        found = results.committed(self.store, 0)
+        return self._by_url({result.place: result for result in found or ()})
 
     def parts(self) -> dict[str, Result]:
         return self._by_url(results.read_parts(self.store, 0))
