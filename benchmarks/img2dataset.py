@@ -37,7 +37,7 @@ _DISTINCT = 60
 def measure(full: bool) -> Iterable[Row]:
     """Alternating runs of both, with the same URLs."""
     program = _installed()
-    images, repetitions = (4000, 7) if full else (600, 3)
+    images, repetitions = (4000, 7) if full else (1000, 3)
     with photo_server(_DISTINCT) as server:
         for width, target in ((None, ">= 1.5, floor 1.3"), (256, ">= 2")):
             ours, theirs = [], []
