@@ -8,7 +8,7 @@ import click
 
 from benchmarks.table import README, markdown, replaced
 
-NAMES = ("img2dataset", "isolation", "latency", "formats", "memory", "catalogue", "start")
+NAMES = ("img2dataset", "isolation", "latency", "formats", "memory", "catalogue", "start", "stores")
 """Modules of this package, each with `measure(full: bool) -> Iterable[Row]`."""
 
 

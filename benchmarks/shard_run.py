@@ -32,9 +32,15 @@ COMMAND = (sys.executable, "-m", "imageprocessing_worker")
 
 @contextmanager
 def shard(
-    urls: Iterable[str], settings: Compression = JPEG, per_host: int = 16
+    urls: Iterable[str],
+    settings: Compression = JPEG,
+    per_host: int = 16,
+    output: Output | None = None,
 ) -> Iterator[tuple[Path, Mapping[str, str]]]:
-    """A planned request of one shard: its folder, and the environment of its Pod."""
+    """A planned request of one shard: its folder, and the environment of its Pod.
+
+    Another `output` is to be found with variables that are set already.
+    """
     with tempfile.TemporaryDirectory() as root:
         wanted = Task(
             step="plan",
@@ -43,7 +49,7 @@ def shard(
             request_id="bench",
             spec_hash="hash",
             source=Source(inline=""),
-            output=Output(path="bench", base_url="", root=root),
+            output=output or Output(path="bench", base_url="", root=root),
             compression=settings,
             download=Download(
                 timeout_seconds=30,
