@@ -50,10 +50,20 @@ def measure(full: bool) -> Iterable[Row]:
             yield Row(f"{what}: img2dataset", _figures(theirs), "")
             ratio = _rate(ours) / _rate(theirs)
             yield Row(f"{what}: worker / img2dataset", f"{ratio:.2f}", target)
+            mine, other = _rate_with_start(ours), _rate_with_start(theirs)
+            yield Row(
+                f"{what}: the same of a whole run of {images} images, starts included",
+                f"{mine:.0f} / {other:.0f} images/s = {mine / other:.2f}",
+                target,
+            )
 
 
 def _rate(runs: list[Run]) -> float:
     return statistics.median(run.rate for run in runs)
+
+
+def _rate_with_start(runs: list[Run]) -> float:
+    return statistics.median(run.images / run.whole for run in runs)
 
 
 def _figures(runs: list[Run]) -> str:
