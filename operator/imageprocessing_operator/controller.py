@@ -33,6 +33,7 @@ from imageprocessing_operator.reconcile import QUIET, reconcile
 from imageprocessing_operator.reports import read_report
 from imageprocessing_operator.settings import Settings
 from imageprocessing_operator.state import Delivery, Job, Request, Trouble, read_job, read_request
+from imageprocessing_operator.status import changes, is_progress
 from imageprocessing_operator.trouble import find_trouble
 from imageprocessing_operator.webhook import Courier
 from imageprocessing_operator.workqueue import WorkQueue
@@ -47,6 +48,8 @@ RESYNC = 300.0
 """Seconds between full lists, which find what a watch has lost."""
 STUCK = 300.0
 """Seconds, which no visit takes: each of its few calls ends after 30 s."""
+PROGRESS = 2.0
+"""Seconds between writes that only count: a Job's status may change every second."""
 _LIST_AGAIN = 5.0  # seconds after a list that failed
 _LONGEST_LOOK = timedelta(seconds=60)
 """Time between looks at a Job whose Pods do not run."""
@@ -78,6 +81,7 @@ class Controller:
         self._delivering: dict[str, asyncio.Task[None]] = {}
         self._refused: dict[str, Trouble] = {}
         self._looks: dict[str, _Look] = {}
+        self._written: dict[str, float] = {}  # when, by the loop's clock
 
     # -- how it is -----------------------------------------------------------------
 
@@ -161,6 +165,7 @@ class Controller:
         self._looks = {uid: look for uid, look in self._looks.items() if uid in uids}
         living = {request.uid for request in self._cache.requests()}
         self._refused = {uid: why for uid, why in self._refused.items() if uid in living}
+        self._written = {uid: when for uid, when in self._written.items() if uid in living}
         self._deliveries = {uid: d for uid, d in self._deliveries.items() if uid in living}
         for request in self._cache.requests():
             self._queue.add((request.namespace, request.name))
@@ -252,6 +257,13 @@ class Controller:
                 self._queue.add_after(key, max(1.0, (decision.again - now).total_seconds()))
 
     async def _write(self, request: Request, decision: Decision, now: datetime) -> None:
+        clock = asyncio.get_running_loop().time
+        if is_progress(changes(request.status, decision.status)):
+            wait = self._written.get(request.uid, 0.0) + PROGRESS - clock()
+            if wait > 0:
+                self._queue.add_after((request.namespace, request.name), wait)
+                return
+        self._written[request.uid] = clock()
         written = await self._executor.write_status(request, decision.status)
         ended = decision.status.is_true(Condition.FINISHED)
         if written is not None and ended and not request.status.is_true(Condition.FINISHED):

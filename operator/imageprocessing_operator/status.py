@@ -104,6 +104,11 @@ def changes(old: Status, new: Status) -> dict[str, Any]:
     return _changes(msgspec.to_builtins(old), msgspec.to_builtins(new))
 
 
+def is_progress(patch: dict[str, Any]) -> bool:
+    """Whether it only counts shards and images that are done."""
+    return bool(patch) and patch.keys() <= {"shards", "images"}
+
+
 def _changes(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
     patch: dict[str, Any] = {key: None for key in old if key not in new}
     for key, value in new.items():
