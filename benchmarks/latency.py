@@ -16,7 +16,7 @@ _DELAYS = (0, 50, 200)
 
 def measure(full: bool) -> Iterable[Row]:
     """Alternating runs of each latency, with 256 connections allowed to the one host."""
-    images, repetitions = (4000, 5) if full else (500, 2)
+    images, repetitions = (4000, 5) if full else (1200, 2)
     rates: dict[int, list[float]] = {delay: [] for delay in _DELAYS}
     with photo_server(_DISTINCT) as server:
         for _ in range(repetitions):
