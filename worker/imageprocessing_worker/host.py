@@ -76,9 +76,12 @@ class Host(msgspec.Struct, Generic[T], eq=False):
         return max(self.resume_at, self.later[0][0])
 
     def choose(self, now: float) -> Attempt[T]:
-        """Takes the next item: what is due again comes before what is new."""
-        # One that is not due yet is as good as any to see whether a host is up again.
-        if self.later and (self.later[0][0] <= now or not self.fresh):
+        """Takes the next item: what is due again comes before what is new.
+
+        A host that is down is rather probed with what it has not been silent about.
+        """
+        due = self.later and self.later[0][0] <= now and not self.is_down
+        if due or not self.fresh:
             return heapq.heappop(self.later)[2]
         return Attempt(self.fresh.pop(), self)
 

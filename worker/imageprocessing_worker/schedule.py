@@ -134,16 +134,17 @@ class Schedule(Generic[T]):
                 self._file(host, now)
                 return []
         given_up: list[Failed[T]] = []
-        if failure is None or failure.heard is Heard.ANSWER:
+        answered = failure is None or failure.heard is Heard.ANSWER
+        if answered:
             self._answer(host, now, given_up)
-            if failure is None or not failure.transient:
-                host.answered = attempt.item
         if failure is None:
             host.places = min(self._per_host, host.places + 1 / host.places)
             host.throttles = 0
             self._left -= not attempt.canary
         elif not attempt.canary:
             self._count_against(attempt, failure, now, given_up)
+        if answered and (failure is None or (attempt.item, failure) in given_up[-1:]):
+            host.answered = attempt.item
         if failure is not None and failure.transient and failure.retry_after is not None:
             self._throttle(attempt, failure, failure.retry_after, now, given_up)
         self._file(host, now)
@@ -209,9 +210,8 @@ class Schedule(Generic[T]):
                 attempt.spared += 1
                 self._later(attempt, now)
                 continue
-            if attempt.host is not host:
-                attempt.host.silences += 1
-                attempt.host.probes += attempt.of_down_host
+            attempt.host.silences += 1
+            attempt.host.probes += attempt.of_down_host
             if attempt.failure:
                 self._count_against(attempt, attempt.failure, now, given_up)
         for silent in dict.fromkeys(attempt.host for attempt in undecided):
