@@ -23,9 +23,9 @@ from tests.unit.tasks import csv_of, make_task
 CHECKPOINT = 2  # images
 SHARD = 4  # images
 LARGE = 16  # images
-REDONE = 2 * CHECKPOINT + 1
-"""Images that one kill may cost: those in the part being written, in the next one, and the
-one under way."""
+REDONE = 2 * CHECKPOINT + 3
+"""Images that one kill may cost: those in the part being written, in the next one, and those
+under way: one that is fetched or encoded, and two that are stored."""
 PHOTOS = [data for _, data in photos.crops(LARGE, 120, 80)]
 
 State = dict[str, object]

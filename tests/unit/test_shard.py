@@ -28,6 +28,7 @@ from imageprocessing_worker.stores import Store, open_store
 from imageprocessing_worker.stores.folder import FolderStore
 
 from tests import photos
+from tests.apiserver.kube import eventually
 from tests.unit.processes import GRACE, Ended, Worker, children_of, run
 from tests.unit.raw_server import Exchange, RawServer, served
 from tests.unit.tasks import committed, csv_of, make_task, outcomes, planned
@@ -249,6 +250,8 @@ def test_sigterm_does_not_wait_for_an_image_that_takes_long(tmp_path: Path) -> N
         worker = Worker(task, "shards")
         assert reached.wait(60)
         (nursery,) = worker.children()
+        # The connection was free for /1 before /0 was at the codec.
+        eventually(lambda: results.read_parts(store, 0), "the first image is done")
         (child,) = children_of(nursery)
         os.kill(child, signal.SIGSTOP)
         frozen.set()

@@ -384,11 +384,10 @@ async def test_encoded_images_wait_for_the_store_in_small_numbers(tmp_path: Path
         await exchange.reply(b"body")
 
     class Stuck(FolderStore):
-        def create(self, path: str, data: bytes, content_type: str) -> bool:
-            if path.startswith("compressed_images/"):
-                asyncio.run_coroutine_threadsafe(enough.wait(), loop).result(60)
-                most.append(len(server.heads))
-            return super().create(path, data, content_type)
+        def add(self, path: str, data: bytes, content_type: str) -> None:
+            asyncio.run_coroutine_threadsafe(enough.wait(), loop).result(60)
+            most.append(len(server.heads))
+            super().add(path, data, content_type)
 
     most: list[int] = []
     async with RawServer(count) as server:

@@ -10,7 +10,7 @@ import pytest
 from google.cloud import firestore as firestore_client
 from imageprocessing_contract.request import Firestore as Where
 from imageprocessing_contract.task import Output
-from imageprocessing_worker.records import ImageRecord, Records, RequestRecord, open_records
+from imageprocessing_worker.records import ImageRecord, Records, RequestRecord
 from imageprocessing_worker.records import firestore as firestore_records
 from imageprocessing_worker.stores import Store, StoreError, open_store
 from imageprocessing_worker.stores import gcs as gcs_store
@@ -193,7 +193,7 @@ def records_behind(
         proxied = proxies.enter_context(records_proxy(firestore, rule))
         for key, value in proxied.environment.items():
             monkeypatch.setenv(key, value)
-        records = open_records(Output(path="", base_url="", firestore=where(firestore)))
+        records = firestore_records.FirestoreRecords(where(firestore))
         for key, value in firestore.environment.items():
             monkeypatch.setenv(key, value)  # for the test's own reading
         return records

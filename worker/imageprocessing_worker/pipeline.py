@@ -52,11 +52,15 @@ class Pipeline:
         upload: Callable[[str, Encoded], Awaitable[object]],
         record: Callable[[Work, Result], None],
         clock: Clock,
+        room: asyncio.Event,
     ) -> None:
-        """`upload` stores an object under a path; `record` is told what became of each URL."""
+        """`upload` stores an object under a path; `record` is told what became of each URL.
+
+        No download begins while `room` is not set.
+        """
         self._schedule, self._clock = schedule, clock
         self._downloader, self._codec = downloader, codec
-        self._upload, self._record = upload, record
+        self._upload, self._record, self._room = upload, record, room
         self._window = Window(codec.children, clock.now())
         self._at_codec = self._uploads = 0
         self._tasks: set[asyncio.Task[None]] = set()
@@ -126,6 +130,8 @@ class Pipeline:
     async def _process(self, attempt: Attempt[Packed]) -> None:
         """One attempt; for a body the object, too, so that a record follows its object."""
         work = unpack(attempt.item)
+        await self._room.wait()
+        # A large body's memory stands for what is made of it until that is stored.
         async with AsyncExitStack() as held:
             data = await self._downloader.fetch(work.url, held)
             self._downloads.difference_update([asyncio.current_task()])
@@ -140,14 +146,14 @@ class Pipeline:
             del data
             self._at_codec -= 1
             self._window.encoded(self._at_codec)
-        if isinstance(encoded, Refused):
-            self._record(work, failed(encoded.reason, encoded.message, transient=False))
-            return
-        path = names.image_object(work.url, encoded.extension)
-        self._uploads += 1
-        self._wake.set()
-        await self._upload(path, encoded)
-        self._uploads -= 1
+            if isinstance(encoded, Refused):
+                self._record(work, failed(encoded.reason, encoded.message, transient=False))
+                return
+            path = names.image_object(work.url, encoded.extension)
+            self._uploads += 1
+            self._wake.set()
+            await self._upload(path, encoded)
+            self._uploads -= 1
         stored = Result(
             line=0,
             position=0,

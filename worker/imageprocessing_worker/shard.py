@@ -96,6 +96,7 @@ class ShardRun:
             upload=self._upload,
             record=self._record,
             clock=self._clock,
+            room=self._room,
         )
         checkpoints = asyncio.create_task(self._checkpoint_regularly())
         try:
@@ -152,7 +153,6 @@ class ShardRun:
         )
 
     async def _upload(self, path: str, image: Encoded) -> None:
-        await self._room.wait()
         await self._blocking(self._store.add, path, image.data, image.content_type)
 
     def _record(self, work: Work, result: Result) -> None:
