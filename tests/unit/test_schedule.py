@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from imageprocessing_contract.reasons import ImageReason
 from imageprocessing_worker.download import DownloadFailure, Heard
@@ -244,6 +244,14 @@ def test_a_host_that_has_too_much_gets_less() -> None:
     assert ran.now < 2.5 * 300 / 5
 
 
+def test_a_host_that_had_too_much_once_gets_more_again() -> None:
+    def answer(_: int, __: int, now: float) -> Answer:
+        return 0.1, too_many(0) if now == 0 else None
+
+    ran = simulation({"a": answer}, {"a": 2000}, per_host=16)
+    assert ran.now < 1.5 * 2000 / 16 * 0.1
+
+
 def test_a_host_that_asks_for_too_long_a_pause_is_given_up() -> None:
     ran = simulation({"a": always(too_many(3600)), "b": up}, {"a": 100, "b": 100}, per_host=4)
     assert len(ran.asked("a")) == 4
@@ -329,6 +337,14 @@ def test_an_outage_for_good_ends_the_shard(failure: DownloadFailure, hosts: int)
     assert set(left.values()) == {failure}
 
 
+def test_an_outage_with_one_image_only() -> None:
+    assert simulation({"a": cut(0, 60)}, {"a": 1}, retries=0).done
+    ran = simulation({"a": hangs}, {"a": 1}, retries=0)
+    assert ran.lost
+    # It is under way as a probe then.
+    assert [failed.item for failed in ran.schedule.unfinished()] == ran.items
+
+
 def test_hosts_that_were_never_tried_have_no_failure() -> None:
     names = [f"host{n}" for n in range(100)]
     ran = simulation(dict.fromkeys(names, refuses), dict.fromkeys(names, 2), window=8, per_host=1)
@@ -346,6 +362,15 @@ def test_an_outage_is_asked_about_where_there_was_an_answer() -> None:
     assert "b" in canaries
     assert len(ran.failed) == 8
     assert ran.now < 40
+
+
+def test_another_known_host_is_asked_each_time() -> None:
+    """Of those that have answered only one still does."""
+    died = cut(0.15, 1e9)
+    behaviours = {"a": died, "b": died, "c": up, "d": died, "dead": hangs}
+    ran = simulation(behaviours, {"a": 1, "b": 1, "c": 1, "d": 1, "dead": 1})
+    assert not ran.lost
+    assert len(ran.done) == 4
 
 
 def test_a_host_in_its_own_pause_is_no_outage() -> None:
@@ -369,6 +394,15 @@ ANSWERS = st.tuples(
 )
 
 
+@example(
+    # A canary that met silence was the host's only attempt.
+    hosts=[(1, [(0.0, None)])] * 4
+    + [(14, [(0.0, NO_CONNECTION), (5.0, NO_CONNECTION), (0.0, None), (5.0, too_many(0))])],
+    per_host=2,
+    retries=0,
+    window=2,
+    chance=0.0,
+)
 @given(
     st.lists(st.tuples(st.integers(1, 30), st.lists(ANSWERS, min_size=1, max_size=8)), max_size=6),
     st.integers(1, 5),

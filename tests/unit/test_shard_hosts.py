@@ -13,7 +13,7 @@ from typing import cast
 
 import msgspec
 import pytest
-from imageprocessing_contract import report
+from imageprocessing_contract import names, report
 from imageprocessing_contract.guard import Guard
 from imageprocessing_contract.reasons import Reason
 from imageprocessing_contract.task import Task
@@ -42,6 +42,7 @@ class PlayedClock(Clock):
     def __init__(self) -> None:
         self.seconds = 0.0
         self.downloads = 0
+        self.idle = asyncio.Event()
         self.at: list[tuple[float, Callable[[], Awaitable[object]]]] = []
 
     def now(self) -> float:
@@ -49,6 +50,8 @@ class PlayedClock(Clock):
 
     async def wait(self, wake: asyncio.Event, seconds: float | None) -> None:
         await asyncio.sleep(0)  # what was just started starts
+        if not self.downloads and not wake.is_set():
+            self.idle.set()
         if self.downloads or seconds is None:
             await wake.wait()
         elif not wake.is_set():
@@ -100,7 +103,9 @@ class Shard:
         self.store, self.plan = planned(self.task, csv_of(rows))
         self.clock = PlayedClock()
 
-    async def run(self, codec: object = None, store: Store | None = None) -> None:
+    async def run(
+        self, codec: object = None, store: Store | None = None, clock: Clock | None = None
+    ) -> None:
         self.clock.seconds = 0.0
         async with Counted(self.task.download, Guard(self.task.allowed_networks)) as downloader:
             downloader.clock = self.clock
@@ -113,12 +118,14 @@ class Shard:
                 downloader=downloader,
                 codec=cast("Codec", codec or Passing()),
                 stop=asyncio.Event(),
-                clock=self.clock,
+                clock=clock or self.clock,
             ).run(self.plan)
 
     def outcomes(self) -> dict[str, Result]:
-        found = results.committed(self.store, 0)
-        return self._by_url({result.place: result for result in found or ()})
+        found = list(results.committed(self.store, 0) or ())
+        by_place = {result.place: result for result in found}
+        assert len(by_place) == len(found)  # each once
+        return self._by_url(by_place)
 
     def parts(self) -> dict[str, Result]:
         return self._by_url(results.read_parts(self.store, 0))
@@ -332,6 +339,39 @@ async def test_one_host_that_is_down_and_back_is_not_lost(tmp_path: Path) -> Non
     assert failed == []
 
 
+async def test_what_an_earlier_pod_did_shows_that_it_is_no_outage(tmp_path: Path) -> None:
+    async def busy(exchange: Exchange) -> None:
+        await exchange.reply(status="503 Service Unavailable")
+
+    async with RawServer(busy) as server:
+        shard = Shard(tmp_path, urls_of(server, 3))
+        done = results.encode([Result(line=2, position=0, object="compressed_images/0.jpg")])
+        shard.store.create(names.shard_part(0, "earlier", 0), done, "application/jsonl")
+        await shard.run()
+    found = shard.outcomes()
+    assert [found[url].object is not None for url in shard.urls] == [True, False, False]
+
+
+async def test_hosts_that_hang_hold_up_no_other(tmp_path: Path) -> None:
+    """They answer once the others have nothing left."""
+    others = asyncio.Event()
+
+    async def slow(exchange: Exchange) -> None:
+        await others.wait()
+        await exchange.reply(b"body")
+
+    async def quick(exchange: Exchange) -> None:
+        if len(server.heads) == 100:
+            others.set()
+        await exchange.reply(b"body")
+
+    async with two(quick, slow) as (server, hanging):
+        urls = [*urls_of(hanging, 2 * LEAST), *urls_of(server, 100)]
+        shard = Shard(tmp_path, urls, retries=0, per_host=2 * LEAST)
+        await shard.run(clock=Clock())
+    assert all(result.object for result in shard.outcomes().values())
+
+
 async def test_a_host_is_free_again_while_the_codec_works(tmp_path: Path) -> None:
     """With one connection: the codec ends the first image once the last was asked for."""
     asked = asyncio.Event()
@@ -374,24 +414,18 @@ async def test_bodies_wait_for_the_codec_in_small_numbers(tmp_path: Path) -> Non
 
 
 async def test_encoded_images_wait_for_the_store_in_small_numbers(tmp_path: Path) -> None:
-    """The store answers nobody until so many downloads were asked for as may be."""
-    enough = asyncio.Event()
+    """The store answers nobody until no more is asked for."""
     loop = asyncio.get_running_loop()
-
-    async def count(exchange: Exchange) -> None:
-        if len(server.heads) == UPLOADS:
-            enough.set()
-        await exchange.reply(b"body")
 
     class Stuck(FolderStore):
         def add(self, path: str, data: bytes, content_type: str) -> None:
-            asyncio.run_coroutine_threadsafe(enough.wait(), loop).result(60)
-            most.append(len(server.heads))
+            asyncio.run_coroutine_threadsafe(shard.clock.idle.wait(), loop).result(60)
+            asked.append(len(server.heads))
             super().add(path, data, content_type)
 
-    most: list[int] = []
-    async with RawServer(count) as server:
+    asked: list[int] = []
+    async with RawServer(answer) as server:
         shard = Shard(tmp_path, urls_of(server, 400), per_host=256)
         await shard.run(store=Stuck(str(tmp_path), shard.task.output.path, ""))
-    assert UPLOADS <= most[0] <= UPLOADS + LEAST
+    assert UPLOADS <= asked[0] <= UPLOADS + LEAST
     assert len(shard.outcomes()) == 400
