@@ -373,6 +373,20 @@ def test_another_known_host_is_asked_each_time() -> None:
     assert len(ran.done) == 4
 
 
+def test_a_canary_that_meets_silence_leaves_its_place() -> None:
+    """It has the host's only one, when an image of that host is due and another host answers."""
+
+    def answer(number: int, asked: int, _: float) -> Answer:
+        if number == 0:
+            return (0.1, None) if asked == 1 else (TIMEOUT, TIMED_OUT)
+        return 0.1, UNAVAILABLE if asked == 1 else None
+
+    behaviours = {"a": answer, "dead": always(NO_CONNECTION, 0.3), "c": always(None, 5)}
+    ran = simulation(behaviours, {"a": 2, "dead": 1, "c": 1}, per_host=1)
+    assert ("a", 0) in [item for _, item, canary in ran.started if canary]
+    assert ("a", 1) in ran.done
+
+
 def test_a_host_in_its_own_pause_is_no_outage() -> None:
     """It answered, and asked for more time than an outage may take."""
 
