@@ -258,13 +258,14 @@ class Controller:
 
     async def _write(self, request: Request, decision: Decision, now: datetime) -> None:
         clock = asyncio.get_running_loop().time
-        if is_progress(changes(request.status, decision.status)):
+        patch = changes(request.status, decision.status)
+        if is_progress(patch):
             wait = self._written.get(request.uid, 0.0) + PROGRESS - clock()
             if wait > 0:
                 self._queue.add_after((request.namespace, request.name), wait)
                 return
         self._written[request.uid] = clock()
-        written = await self._executor.write_status(request, decision.status)
+        written = await self._executor.write_status(request, patch)
         ended = decision.status.is_true(Condition.FINISHED)
         if written is not None and ended and not request.status.is_true(Condition.FINISHED):
             self._metrics.count_end(written.status)

@@ -23,7 +23,6 @@ from imageprocessing_operator.api import (
 )
 from imageprocessing_operator.settings import Settings
 from imageprocessing_operator.state import Job, Request, Trouble, read_job, read_request
-from imageprocessing_operator.status import Status, changes
 
 logger = logging.getLogger(__name__)
 _MESSAGE = 1024  # characters of an event's message, the API's own limit
@@ -98,12 +97,11 @@ class Executor:
             raise
         return read_job(answer)
 
-    async def write_status(self, request: Request, status: Status) -> Request | None:
-        """The request with its new status; None where nothing had to be written.
+    async def write_status(self, request: Request, patch: dict[str, Any]) -> Request | None:
+        """The request with its status patched; None where the patch is empty.
 
         Carries the resource version: two operators at once then cannot undo each other.
         """
-        patch = changes(request.status, status)
         if not patch:
             return None
         answer = await self._api.call(

@@ -59,8 +59,7 @@ class Metrics:
 
     def count_end(self, status: Status) -> None:
         """A request that has just finished."""
-        ready = status.condition(Condition.READY)
-        self._finished.labels(ready.reason if ready else _UNSEEN).inc()
+        self._finished.labels(_state(status)).inc()
         if images := status.images:
             self._images.labels("succeeded").inc(images.succeeded)
             self._images.labels("failed").inc(images.failed)
@@ -79,7 +78,7 @@ class Metrics:
         """Where to ask at each scrape; `age` and the `watches` (by path) in seconds."""
 
         def gauges() -> Iterator[Metric]:
-            states = Tally(_state(request) for request in requests())
+            states = Tally(_state(request.status) for request in requests())
             yield _gauge("requests", "Requests that are not settled, by reason.", "state", states)
             yield _gauge("queue_depth", "Requests that wait for a visit.", value=depth())
             yield _gauge("queue_age_seconds", "How long the first of them has.", value=age())
@@ -112,6 +111,6 @@ def _gauge(
     return family
 
 
-def _state(request: Request) -> str:
-    ready = request.status.condition(Condition.READY)
+def _state(status: Status) -> str:
+    ready = status.condition(Condition.READY)
     return ready.reason if ready else _UNSEEN

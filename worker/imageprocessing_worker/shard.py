@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import msgspec
 from imageprocessing_contract import names
@@ -120,19 +120,21 @@ class ShardRun:
 
     async def _unless_stopped(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """The same; raises InterruptedShardError at once where SIGTERM comes first."""
-        running = asyncio.ensure_future(self._blocking(call, *args, **kwargs))
-        stopping = asyncio.create_task(self._stop.wait())
-        await asyncio.wait((running, stopping), return_when=asyncio.FIRST_COMPLETED)
-        stopping.cancel()
+        running = asyncio.create_task(self._blocking(call, *args, **kwargs))
+        await self._ended_or_stopped(running)
         if not running.done():
             raise InterruptedShardError
         return running.result()
 
+    async def _ended_or_stopped(self, task: asyncio.Task[Any]) -> None:
+        """Waits for the end of the task or for SIGTERM, whichever is first."""
+        stopping = asyncio.create_task(self._stop.wait())
+        await asyncio.wait((task, stopping), return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+
     async def _while_there_is_time(self, checkpoints: asyncio.Task[None]) -> None:
         """Waits for the last checkpoint: after SIGTERM, only as long as a Pod has."""
-        stopping = asyncio.create_task(self._stop.wait())
-        await asyncio.wait((checkpoints, stopping), return_when=asyncio.FIRST_COMPLETED)
-        stopping.cancel()
+        await self._ended_or_stopped(checkpoints)
         done, _ = await asyncio.wait((checkpoints,), timeout=LAST_CHECKPOINT_SECONDS)
         if done:
             checkpoints.result()
