@@ -18,9 +18,10 @@ from imageprocessing_worker.limits import processors
 
 from benchmarks.measured import Program, Run, environment, timed
 from benchmarks.photo_server import Server, photo_server
-from benchmarks.shard_run import JPEG, run_shard
+from benchmarks.shard_run import run_shard
 from benchmarks.table import Row
 from tests.cluster.cache import digest, exclusive, project_cache
+from tests.unit.tasks import COMPRESSION
 
 _LOCK = Path(__file__).with_suffix(".txt")
 """uv pip compile --universal --generate-hashes of img2dataset==1.47.0 and dataclasses==0.6.
@@ -43,7 +44,7 @@ def measure(full: bool) -> Iterable[Row]:
             ours, theirs = [], []
             for _ in range(repetitions):
                 theirs.append(_peer(program, server, images, width))
-                settings = msgspec.structs.replace(JPEG, max_width=width)
+                settings = msgspec.structs.replace(COMPRESSION, max_width=width)
                 ours.append(run_shard(server, images, settings, environ=_ALLOCATOR))
             what = f"maxWidth {width}" if width else "1,000 px"
             yield Row(f"{what}: worker", _figures(ours), "")

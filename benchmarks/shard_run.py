@@ -11,29 +11,22 @@ from pathlib import Path
 
 import msgspec
 from imageprocessing_contract import names, task
-from imageprocessing_contract.request import Compression, Download, Source
-from imageprocessing_contract.task import Output, Task
+from imageprocessing_contract.request import Compression, Download
+from imageprocessing_contract.task import Output
 from imageprocessing_worker.plan import make_plan
 from imageprocessing_worker.stores import open_store
 
 from benchmarks.measured import Program, Run, environment, timed
 from benchmarks.photo_server import Server
+from tests.unit.tasks import COMPRESSION, make_task
 
-JPEG = Compression(
-    format="JPEG",
-    progressive=False,
-    background="#ffffff",
-    keep_original_if_smaller=True,
-    metadata="Strip",
-)
-"""As the CRD's defaults have it."""
 COMMAND = (sys.executable, "-m", "imageprocessing_worker")
 
 
 @contextmanager
 def shard(
     urls: Iterable[str],
-    settings: Compression = JPEG,
+    settings: Compression = COMPRESSION,
     per_host: int = 16,
     output: Output | None = None,
 ) -> Iterator[tuple[Path, Mapping[str, str]]]:
@@ -42,13 +35,8 @@ def shard(
     Another `output` is to be found with variables that are set already.
     """
     with tempfile.TemporaryDirectory() as root:
-        wanted = Task(
-            step="plan",
-            namespace="shop",
-            name="bench",
-            request_id="bench",
-            spec_hash="hash",
-            source=Source(inline=""),
+        wanted = make_task(
+            Path(root),
             output=output or Output(path="bench", base_url="", root=root),
             compression=settings,
             download=Download(
@@ -59,8 +47,6 @@ def shard(
                 max_connections_per_host=per_host,
             ),
             images_per_shard=1_000_000,
-            invalid_rows="Fail",
-            allowed_networks=["127.0.0.1/32"],
         )
         rows = (f"{n},Product {n},{url}\n".encode() for n, url in enumerate(urls))
         header = f"{names.COLUMN_SERIAL},{names.COLUMN_PRODUCT},{names.COLUMN_URLS}\n"
@@ -82,7 +68,7 @@ def shard(
 def run_shard(
     server: Server,
     count: int,
-    settings: Compression = JPEG,
+    settings: Compression = COMPRESSION,
     *,
     delay: int = 0,
     per_host: int = 16,

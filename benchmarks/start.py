@@ -6,17 +6,15 @@ import os
 import statistics
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 from queue import Queue
 
 import msgspec
-from imageprocessing_contract.request import Firestore
-from imageprocessing_contract.task import Output, Task
+from imageprocessing_contract.task import Task
 
+from benchmarks.cloud import emulated
 from benchmarks.table import Row
 from tests import photos
-from tests.cluster import emulators
 from tests.unit.processes import Worker
 from tests.unit.raw_server import Exchange, served
 from tests.unit.tasks import csv_of, make_task
@@ -31,15 +29,8 @@ def measure(full: bool) -> Iterator[Row]:
             task, output=msgspec.structs.replace(task.output, sqlite=None)
         )
         yield Row("folder", _cpu(task, {}, runs), "<= 0.4 s CPU")
-    with ExitStack() as servers:
-        storage = emulators.new_bucket(servers.enter_context(emulators.gcs_emulator("127.0.0.1")))
-        records = emulators.new_project(
-            servers.enter_context(emulators.firestore_emulator("127.0.0.1"))
-        )
-        where = Firestore(records.project, "(default)", "processed-images")
-        output = Output(path="spring", base_url="", bucket=storage.bucket, firestore=where)
+    with emulated() as (output, environment):
         task = make_task(Path("/none"), output=output)
-        environment = storage.environment | records.environment
         yield Row("Cloud Storage and Firestore", _cpu(task, environment, runs), "<= 0.8 s CPU")
 
 

@@ -8,16 +8,16 @@ import subprocess
 import time
 import uuid
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 
-from imageprocessing_contract.request import Firestore
+import msgspec
 from imageprocessing_contract.task import Output
 from imageprocessing_worker.stores import gcs
 
+from benchmarks.cloud import emulated
 from benchmarks.photo_server import Server, photo_server
 from benchmarks.shard_run import COMMAND, shard
 from benchmarks.table import Row
-from tests.cluster import emulators
 
 _FEW, _DISTINCT, _BARE = 100, 60, 300
 _STORED = 35_000
@@ -28,12 +28,11 @@ def measure(full: bool) -> Iterable[Row]:
     """Alternating runs; what a larger shard takes more than a small one is without the start."""
     images, repetitions = (2000, 5) if full else (400, 2)
     folder, cloud, bare = [], [], []
-    with photo_server(_DISTINCT) as server, _emulators() as (bucket, records):
+    with photo_server(_DISTINCT) as server, emulated() as (output, environ), _found(environ):
         for _ in range(repetitions):
             folder.append(_an_image(server, images, None))
-            output = Output(path=uuid.uuid4().hex, base_url="", bucket=bucket, firestore=records)
             cloud.append(_an_image(server, images, output))
-            bare.append(_upload(bucket))
+            bare.append(_upload(output))
     of_folder, of_cloud, of_upload = map(statistics.median, (folder, cloud, bare))
     allowed = 1.25 * of_folder + of_upload
     yield Row("folder", f"{of_folder:.2f} ms CPU an image", "")
@@ -46,35 +45,26 @@ def measure(full: bool) -> Iterable[Row]:
 
 
 @contextmanager
-def _emulators() -> Iterator[tuple[str, Firestore]]:
-    """A bucket and a collection that Google's clients find."""
+def _found(environment: dict[str, str]) -> Iterator[None]:
+    """Google's clients of this process and of its children find the emulators."""
     before = dict(os.environ)
-    with ExitStack() as servers:
-        storage = emulators.new_bucket(servers.enter_context(emulators.gcs_emulator("127.0.0.1")))
-        records = emulators.new_project(
-            servers.enter_context(emulators.firestore_emulator("127.0.0.1"))
-        )
-        os.environ.update(storage.environment | records.environment)
-        try:
-            yield storage.bucket, Firestore(records.project, "(default)", "processed-images")
-        finally:
-            os.environ.clear()
-            os.environ.update(before)
+    os.environ.update(environment)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def _an_image(server: Server, images: int, output: Output | None) -> float:
     """Milliseconds of CPU."""
-    few = _cpu(server, _FEW, output)
-    # The same URLs would be found done.
-    return (_cpu(server, _FEW + images, _other(output)) - few) / images * 1000
+    few, many = (_cpu(server, count, _elsewhere(output)) for count in (_FEW, _FEW + images))
+    return (many - few) / images * 1000
 
 
-def _other(output: Output | None) -> Output | None:
-    if output is None:
-        return None
-    return Output(
-        path=f"{output.path}-2", base_url="", bucket=output.bucket, firestore=output.firestore
-    )
+def _elsewhere(output: Output | None) -> Output | None:
+    """A place of its own: what is done there already would be found."""
+    return output and msgspec.structs.replace(output, path=uuid.uuid4().hex)
 
 
 def _cpu(server: Server, count: int, output: Output | None) -> float:
@@ -89,9 +79,9 @@ def _cpu(server: Server, count: int, output: Output | None) -> float:
     return usage.ru_utime + usage.ru_stime
 
 
-def _upload(bucket: str) -> float:
+def _upload(output: Output) -> float:
     """Milliseconds of CPU of one upload after the other, by the client that the worker uses."""
-    target, data = gcs.client().bucket(bucket), os.urandom(_STORED)
+    target, data = gcs.client().bucket(output.bucket), os.urandom(_STORED)
     begun = time.process_time()
     for _ in range(_BARE):
         target.blob(uuid.uuid4().hex).upload_from_string(

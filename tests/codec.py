@@ -13,20 +13,14 @@ from PIL import Image
 from skimage.color import deltaE_ciede2000, rgb2lab
 from skimage.metrics import structural_similarity
 
-MAX_PIXELS = 50_000_000
+from tests.unit.tasks import COMPRESSION
 
-_DEFAULTS = Compression(
-    format="JPEG",
-    progressive=False,
-    background="#ffffff",
-    keep_original_if_smaller=True,
-    metadata="Strip",
-)
+MAX_PIXELS = 50_000_000
 
 
 def compression(format: Format = "JPEG", **changes: Any) -> Compression:  # noqa: A002
     """Settings as the CRD's defaults have them, but for the changes."""
-    return msgspec.structs.replace(_DEFAULTS, format=format, **changes)
+    return msgspec.structs.replace(COMPRESSION, format=format, **changes)
 
 
 def encoded(data: bytes, settings: Compression | None = None) -> Encoded:

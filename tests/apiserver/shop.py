@@ -19,6 +19,7 @@ from tests.apiserver.kube import Kube, Object, eventually
 from tests.apiserver.kubelet import Kubelet
 from tests.cluster.cluster import Cluster
 from tests.cluster.control_plane import free_port
+from tests.e2e.receiver import SECRET
 
 SOURCE = {"configMapKeyRef": {"name": "products", "key": "products.csv"}}
 OUTPUT = {"gcs": {"bucket": "catalogue"}}
@@ -85,6 +86,11 @@ def _run(environment: dict[str, str], log: Path) -> None:
     sys.exit(main())
 
 
+def hook(url: str, secret: str = "hook", **fields: Any) -> Object:
+    """A request's webhook, signed with what Shop.make_secret() has made."""
+    return {"url": url, "secretKeyRef": {"name": secret, "key": "key"}, **fields}
+
+
 class Shop:
     """One namespace, what is in it, and how to wait for it."""
 
@@ -103,6 +109,11 @@ class Shop:
             "spec": {"source": SOURCE, "output": OUTPUT, **spec},
         }
         return self.kube.create("ipr", body)
+
+    def make_secret(self, name: str = "hook") -> None:
+        """A Secret that signs webhooks."""
+        body = {"metadata": {"name": name}, "stringData": {"key": SECRET}}
+        self.kube.create("secrets", body)
 
     def edit(self, name: str, **spec: Any) -> Object:
         return self.kube.patch("ipr", name, {"spec": spec})

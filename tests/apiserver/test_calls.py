@@ -10,14 +10,13 @@ import pytest
 from tests.apiserver import kubelet
 from tests.apiserver.kube import eventually
 from tests.apiserver.proxy import Call, Proxy
-from tests.apiserver.shop import Shop
-from tests.e2e.receiver import SECRET, Receiver, receiving
+from tests.apiserver.shop import Shop, hook
+from tests.e2e.receiver import receiving
 
 
 @pytest.fixture(scope="module")
 def shop(proxied_shop: Shop) -> Shop:
-    body = {"metadata": {"name": "hook"}, "stringData": {"key": SECRET}}
-    proxied_shop.kube.create("secrets", body)
+    proxied_shop.make_secret()
     proxied_shop.operator.start()
     return proxied_shop
 
@@ -25,11 +24,7 @@ def shop(proxied_shop: Shop) -> Shop:
 @pytest.fixture
 def webhook() -> Iterator[dict[str, Any]]:
     with receiving("127.0.0.2") as receiver:
-        yield hook(receiver)
-
-
-def hook(receiver: Receiver) -> dict[str, Any]:
-    return {"url": receiver.url, "secretKeyRef": {"name": "hook", "key": "key"}}
+        yield hook(receiver.url)
 
 
 def counted(shop: Shop, proxy: Proxy, name: str) -> list[Call]:

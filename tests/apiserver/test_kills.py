@@ -15,8 +15,8 @@ from imageprocessing_contract import report
 from tests.apiserver import kubelet
 from tests.apiserver.kube import Object, eventually
 from tests.apiserver.proxy import Call, Cut, Fault, Proxy
-from tests.apiserver.shop import Shop
-from tests.e2e.receiver import SECRET, Receiver, receiving
+from tests.apiserver.shop import Shop, hook
+from tests.e2e.receiver import Receiver, receiving
 
 SHARDED: dict[str, Any] = {"sharding": {"imagesPerShard": 10, "maxParallelism": 2}}
 WAYS: dict[str, tuple[dict[str, Any], dict[str, bytes]]] = {
@@ -42,8 +42,7 @@ def receiver() -> Iterator[Receiver]:
 
 @pytest.fixture(scope="module", autouse=True)
 def secret(proxied_shop: Shop) -> None:
-    body = {"metadata": {"name": "hook"}, "stringData": {"key": SECRET}}
-    proxied_shop.kube.create("secrets", body)
+    proxied_shop.make_secret()
 
 
 def play(shop: Shop, name: str, reports: dict[str, bytes]) -> None:
@@ -104,8 +103,7 @@ def undisturbed(
     proxied_shop: Shop, proxy: Proxy, receiver: Receiver, request: pytest.FixtureRequest
 ) -> Undisturbed:
     spec, reports = WAYS[request.param]
-    webhook = {"url": receiver.url, "secretKeyRef": {"name": "hook", "key": "key"}}
-    spec = {**spec, "webhook": webhook}
+    spec = {**spec, "webhook": hook(receiver.url)}
     name = f"undisturbed-{uuid.uuid4().hex[:8]}"
     proxied_shop.apply(name, **spec)
     proxy.fault = lambda _: None

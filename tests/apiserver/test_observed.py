@@ -11,8 +11,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.apiserver import kubelet
 from tests.apiserver.kube import eventually
-from tests.apiserver.shop import Shop
-from tests.e2e.receiver import SECRET, receiving
+from tests.apiserver.shop import Shop, hook
+from tests.e2e.receiver import receiving
 
 
 def samples(shop: Shop) -> dict[tuple[str, ...], float]:
@@ -26,10 +26,9 @@ def samples(shop: Shop) -> dict[tuple[str, ...], float]:
 
 
 def test_metrics_count_what_was_done(shop: Shop) -> None:
-    shop.kube.create("secrets", {"metadata": {"name": "hook"}, "stringData": {"key": SECRET}})
+    shop.make_secret()
     with receiving("127.0.0.2") as receiver:
-        webhook = {"url": receiver.url, "secretKeyRef": {"name": "hook", "key": "key"}}
-        shop.apply("counted", webhook=webhook)
+        shop.apply("counted", webhook=hook(receiver.url))
         shop.job("counted", "plan")
         shop.wait_said("counted", "Ready", "Unknown", "Planning")
         assert samples(shop)["requests", "Planning"] == 1

@@ -12,7 +12,7 @@ from standardwebhooks.webhooks import Webhook
 
 from tests.apiserver import kubelet
 from tests.apiserver.kube import eventually
-from tests.apiserver.shop import Shop
+from tests.apiserver.shop import Shop, hook
 from tests.e2e.receiver import SECRET, Receiver, receiving
 
 ALLOWED, REFUSED = "127.0.0.2", "127.0.0.1"  # see the fixture shop
@@ -26,15 +26,7 @@ def receiver() -> Iterator[Receiver]:
 
 @pytest.fixture(scope="module", autouse=True)
 def secret(shop: Shop) -> None:
-    make_secret(shop, "hook")
-
-
-def make_secret(shop: Shop, name: str) -> None:
-    shop.kube.create("secrets", {"metadata": {"name": name}, "stringData": {"key": SECRET}})
-
-
-def hook(url: str, secret: str = "hook", **fields: Any) -> dict[str, Any]:
-    return {"url": url, "secretKeyRef": {"name": secret, "key": "key"}, **fields}
+    shop.make_secret("hook")
 
 
 def finished(shop: Shop, name: str, **webhook: Any) -> None:
@@ -148,6 +140,6 @@ def test_a_secret_may_come_later(shop: Shop, receiver: Receiver) -> None:
     shop.wait_said("secretless", "Notified", "False", "SecretNotFound")
     assert shop.said("secretless")["Ready"] == ("True", "Succeeded")
     assert "attempts" not in shop.status("secretless")["webhook"]
-    make_secret(shop, "late")
+    shop.make_secret("late")
     shop.wait_status("secretless", settled=True, seconds=45)
     eventually(lambda: receiver.received.qsize() == 1, "one message")

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from imageprocessing_contract import names
 from imageprocessing_contract.request import Compression, Download, Source
 from imageprocessing_contract.task import Output, Task
@@ -18,6 +19,15 @@ from imageprocessing_worker.results import Place, Result
 from imageprocessing_worker.stores import Store, open_store
 
 HEADER = ["Serial Number", "Product Name", "Input Image Urls"]
+
+COMPRESSION = Compression(
+    format="JPEG",
+    progressive=False,
+    background="#ffffff",
+    keep_original_if_smaller=True,
+    metadata="Strip",
+)
+"""As the CRD's defaults have it."""
 
 
 def make_task(root: Path, request_id: str = "spring", **changes: Any) -> Task:
@@ -35,14 +45,7 @@ def make_task(root: Path, request_id: str = "spring", **changes: Any) -> Task:
             root=os.fspath(root),
             sqlite=os.fspath(root / names.RECORDS_FILE),
         ),
-        "compression": Compression(
-            format="JPEG",
-            progressive=False,
-            background="#ffffff",
-            keep_original_if_smaller=True,
-            metadata="Strip",
-            quality=50,
-        ),
+        "compression": msgspec.structs.replace(COMPRESSION, quality=50),
         "download": Download(
             timeout_seconds=20,
             max_size="50Mi",
