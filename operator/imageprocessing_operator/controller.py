@@ -245,7 +245,12 @@ class Controller:
         while learnt and (known := self._cache.request(key)) is not None:
             now = self._clock()
             delivery, refused = self._deliveries.get(known.uid), self._refused.get(known.uid)
-            request = msgspec.structs.replace(known, delivery=delivery, refused=refused)
+            request = msgspec.structs.replace(
+                known,
+                delivery=delivery,
+                refused=refused,
+                parallelism_cap=self._settings.worker_max_parallelism,
+            )
             decision = reconcile(request, self._cache.jobs(request.uid), now)
             learnt = False
             for action in decision.actions:

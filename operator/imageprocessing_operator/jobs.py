@@ -85,7 +85,7 @@ def _completion(request: Request, wanted: CreateJob) -> dict[str, Any]:
     return {
         "completionMode": "Indexed",
         "completions": total,
-        "parallelism": min(sharding.max_parallelism, total),
+        "parallelism": min(request.max_parallelism, total),
         # No maxFailedIndexes: reaching it kills the shards that run.
         "backoffLimitPerIndex": sharding.retries_per_shard,
     }

@@ -249,7 +249,7 @@ class _Visit:
 
     def adjusting(self, job: Job) -> list[Action]:
         """Resume a Job that was suspended, and follow maxParallelism."""
-        wanted = min(self.request.spec.sharding.max_parallelism, job.completions)
+        wanted = min(self.request.max_parallelism, job.completions)
         parallelism = wanted if job.step == "shards" and job.parallelism != wanted else None
         if not job.suspended and parallelism is None:
             return []

@@ -21,6 +21,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     # Copied into Pods unread, so they stay plain JSON.
     worker_env: list[dict[str, Any]] = []
     worker_resources: dict[str, Any] = {}
+    worker_max_parallelism: int = 0
+    """Pods of one request at a time, whatever it asks for; 0 is no limit."""
     worker_allowed_networks: list[str] = []
     webhook_allowed_networks: list[str] = []
     namespaces: list[str] = []

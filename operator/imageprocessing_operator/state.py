@@ -61,6 +61,14 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     """The last attempt, until it is in status."""
     refused: Trouble | None = None
     """Why its next Job could not be created."""
+    parallelism_cap: int = 0
+    """The operator's own limit, Settings.worker_max_parallelism; 0 is none."""
+
+    @property
+    def max_parallelism(self) -> int:
+        """How many of its Pods may run at a time."""
+        wanted = self.spec.sharding.max_parallelism
+        return min(wanted, self.parallelism_cap or wanted)
 
     @property
     def request_id(self) -> str:

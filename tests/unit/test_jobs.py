@@ -197,3 +197,10 @@ def test_what_the_admin_sets() -> None:
     assert pod(job)["imagePullSecrets"] == [{"name": "pull"}]
     assert pod(job)["nodeSelector"] == {"a": "b"}
     assert read_task(job).allowed_networks == ["10.0.0.0/8"]
+
+
+def test_parallelism_is_capped() -> None:
+    """By the operator's own limit, where it has one."""
+    for cap, parallelism in ((0, 3), (2, 2), (9, 3)):
+        request = msgspec.structs.replace(a_request(), parallelism_cap=cap)
+        assert built("shards", request)["spec"]["parallelism"] == parallelism
