@@ -63,8 +63,9 @@ images: ## Build imageprocessing-operator:dev and imageprocessing-worker:dev (BA
 	$(PYTHON) -m tests.cluster.images
 
 .PHONY: chart
-chart: ## Copy the CRD into the chart
+chart: $(READY) ## Copy the CRD into the chart, and write the chart's golden renderings
 	cp crds/imageprocessing.dev_imageprocessingrequests.yaml charts/imageprocessing-operator/files/crd.yaml
+	$(BIN)/python -m tests.chart.golden
 
 .PHONY: lock
 lock: ## Pin the newest dependencies that fit (needs uv)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -16,6 +17,8 @@ COMPONENTS = Path(__file__).resolve().parent / "components"
 KUBERNETES = "1.34.4"
 COREDNS = "github.com/coredns/coredns@v1.14.5"
 HELM = "helm.sh/helm/v3/cmd/helm@v3.20.2"
+KUBECONFORM = "github.com/yannh/kubeconform/cmd/kubeconform@v0.7.0"
+PROMETHEUS_OPERATOR = "github.com/prometheus-operator/prometheus-operator@v0.85.0"
 
 
 @dataclass(frozen=True)
@@ -69,4 +72,40 @@ def go_install(package: str, directory: Path) -> Path:
             environment = {**os.environ, "GOBIN": part}
             subprocess.run(["go", "install", package], check=True, env=environment)
             (Path(part) / Path(path).name).rename(binary)
+    return binary
+
+
+def kubeconform() -> Path:
+    """Checks manifests by JSON schemas (10 s to build)."""
+    directory = project_cache() / "bin"
+    with exclusive(directory / "lock"):
+        return go_install(KUBECONFORM, directory)
+
+
+def prometheus_crds() -> Path:
+    """The directory with the Prometheus operator's CRDs, named monitoring.coreos.com_PLURAL.yaml."""
+    command = ["go", "mod", "download", "-json", PROMETHEUS_OPERATOR]
+    done = subprocess.run(command, capture_output=True, check=True)
+    return Path(json.loads(done.stdout)["Dir"]) / "example" / "prometheus-operator-crd"
+
+
+def promtool() -> Path | None:
+    """Prometheus' checker of rules: the one installed, or Debian's, unpacked into the cache.
+
+    None where there is neither; its package would start a server if it were installed.
+    """
+    if found := shutil.which("promtool"):
+        return Path(found)
+    if not shutil.which("apt-get"):
+        return None
+    directory = project_cache() / "promtool"
+    binary = directory / "usr" / "bin" / "promtool"
+    with exclusive(project_cache() / "promtool.lock"):
+        if not binary.exists():
+            with tempfile.TemporaryDirectory(dir=project_cache()) as part:
+                subprocess.run(["apt-get", "-qq", "download", "prometheus"], check=True, cwd=part)
+                (package,) = Path(part).glob("*.deb")
+                unpacked = Path(part) / "unpacked"
+                subprocess.run(["dpkg-deb", "-x", str(package), str(unpacked)], check=True)
+                unpacked.rename(directory)
     return binary

@@ -5,27 +5,25 @@ from __future__ import annotations
 import csv
 import io
 import json
-import shutil
 import subprocess
 import tarfile
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import pytest
 from imageprocessing_contract import names
 
+from tests import helm as helm_client
 from tests import photos
-from tests.cluster import build
 from tests.cluster.cluster import Cluster, KubectlError, kubectl_environment
 from tests.conftest import needs
 from tests.e2e.receiver import Receiver, receiving
+from tests.helm import CHART, RELEASE, SYSTEM
 
 Helm = Callable[..., str]
-CHART = Path(__file__).resolve().parents[2] / "charts" / "imageprocessing-operator"
-SYSTEM, RELEASE = "imageprocessing-system", "imageprocessing"
 WORKER_ACCOUNT = "imageprocessing-worker"
 RESTRICTED = "pod-security.kubernetes.io/enforce=restricted"
 SMALL = {"requests": {"cpu": "50m", "memory": "128Mi"}}
@@ -107,18 +105,9 @@ class Tenant:
 @pytest.fixture(scope="session")
 def helm(node_cluster: Cluster) -> Helm:
     """Calls Helm for the node cluster: helm("install", "name", "charts/...", "-n", namespace)."""
-    if not (shutil.which("helm") or shutil.which("go")):
-        needs("not installed: helm, nor go to build it")
-    program = build.helm()
+    needs(helm_client.missing())
     environment = kubectl_environment(node_cluster.kubeconfig)
-
-    def run(*args: str) -> str:
-        command = [str(program), *args]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
-        assert done.returncode == 0, f"helm {' '.join(args)}: {done.stderr}"
-        return done.stdout
-
-    return run
+    return partial(helm_client.run, environment=environment)
 
 
 @pytest.fixture(scope="session")
