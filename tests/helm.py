@@ -47,3 +47,8 @@ def render(*args: str, crds: bool = False) -> str:
 def objects(manifests: str) -> list[dict[str, Any]]:
     """The objects of a rendering."""
     return [found for found in yaml.safe_load_all(manifests) if found]
+
+
+def text(things: list[dict[str, Any]]) -> str:
+    """Manifests of these objects."""
+    return yaml.safe_dump_all(things)
