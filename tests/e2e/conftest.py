@@ -11,6 +11,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,6 +25,9 @@ from tests.e2e.receiver import Receiver, receiving
 from tests.helm import CHART, RELEASE, SYSTEM
 
 Helm = Callable[..., str]
+WAIT = ["-n", SYSTEM, "--wait", "--timeout", "120s"]
+INSTALL = ["upgrade", "--install", RELEASE, *WAIT, "--take-ownership", "--reset-values"]
+"""Also an upgrade; the CRD may be there already, because all cluster tests share it."""
 WORKER_ACCOUNT = "imageprocessing-worker"
 RESTRICTED = "pod-security.kubernetes.io/enforce=restricted"
 SMALL = {"requests": {"cpu": "50m", "memory": "128Mi"}}
@@ -111,16 +115,13 @@ def helm(node_cluster: Cluster) -> Helm:
 
 
 @pytest.fixture(scope="session")
-def operator(
+def values(
     node_cluster: Cluster,
-    images: None,
     gcs_address: str,
     firestore_address: str,
-    *,
-    helm: Helm,
     tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Cluster]:
-    """The operator, installed by Helm into a namespace with restricted Pod security."""
+) -> Path:
+    """The chart's values for the images and the emulators of this run."""
     networks = list(node_cluster.allowed_networks)
     image = {"tag": "dev", "pullPolicy": "IfNotPresent"}
     values = {
@@ -135,15 +136,19 @@ def operator(
             ],
         },
     }
-    node_cluster.kubectl("create", "namespace", SYSTEM)
-    node_cluster.kubectl("label", "namespace", SYSTEM, RESTRICTED)
     file = tmp_path_factory.mktemp("helm") / "values.json"
     file.write_text(json.dumps(values))
-    here = ["-n", SYSTEM, "--wait", "--timeout", "120s"]
-    # The CRD is there already: all cluster tests share it.
-    helm("install", RELEASE, str(CHART), *here, "--take-ownership", "-f", str(file))
+    return file
+
+
+@pytest.fixture(scope="session")
+def operator(node_cluster: Cluster, images: None, helm: Helm, values: Path) -> Iterator[Cluster]:
+    """The operator, installed by Helm into a namespace with restricted Pod security."""
+    node_cluster.kubectl("create", "namespace", SYSTEM)
+    node_cluster.kubectl("label", "namespace", SYSTEM, RESTRICTED)
+    helm(*INSTALL, str(CHART), "-f", str(values))
     yield node_cluster
-    helm("uninstall", RELEASE, *here)
+    helm("uninstall", RELEASE, *WAIT)
     node_cluster.kubectl("delete", "namespace", SYSTEM, "--wait=false")
 
 
