@@ -21,7 +21,14 @@ PATHS = {
     "jobs": "/apis/batch/v1/namespaces/{}/jobs",
     **{
         plural: f"/api/v1/namespaces/{{}}/{plural}"
-        for plural in ("pods", "secrets", "events", "resourcequotas", "serviceaccounts")
+        for plural in (
+            "pods",
+            "secrets",
+            "configmaps",
+            "events",
+            "resourcequotas",
+            "serviceaccounts",
+        )
     },
 }
 MERGE = {"Content-Type": "application/merge-patch+json"}

@@ -24,8 +24,7 @@ def cluster(api_cluster: Cluster) -> Iterator[Cluster]:
     kinds = ("servicemonitors", "prometheusrules")
     crds = [build.prometheus_crds() / f"monitoring.coreos.com_{kind}.yaml" for kind in kinds]
     for crd in crds:
-        api_cluster.kubectl("apply", "--server-side", "-f", str(crd))
-        api_cluster.wait(f"--for=condition=Established -f {crd}")
+        api_cluster.install_crd(crd)
     yield api_cluster
     for crd in crds:
         api_cluster.kubectl("delete", "-f", str(crd))

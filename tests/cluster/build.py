@@ -14,6 +14,7 @@ from pathlib import Path
 from tests.cluster.cache import cache_root, exclusive, project_cache
 
 COMPONENTS = Path(__file__).resolve().parent / "components"
+TOOLS = COMPONENTS.parents[1] / "gitops" / "tools"
 KUBERNETES = "1.34.4"
 COREDNS = "github.com/coredns/coredns@v1.14.5"
 HELM = "helm.sh/helm/v3/cmd/helm@v3.20.2"
@@ -60,6 +61,19 @@ def helm() -> Path:
     directory = project_cache() / "bin"
     with exclusive(directory / "lock"):
         return go_install(HELM, directory)
+
+
+def gitops_tools() -> Path:
+    """tests/gitops/tools: what Flux and Argo CD make of our resource (95 s of CPU to build)."""
+    sources = [TOOLS / name for name in ("main.go", "go.mod", "go.sum")]
+    digest = hashlib.sha256(b"".join(file.read_bytes() for file in sources)).hexdigest()[:12]
+    binary = project_cache() / "bin" / f"gitops-tools-{digest}"
+    with exclusive(binary.parent / "lock"):
+        if not binary.exists():
+            part = binary.with_suffix(".part")
+            subprocess.run(["go", "build", "-o", str(part), "."], cwd=TOOLS, check=True)
+            part.rename(binary)
+    return binary
 
 
 def go_install(package: str, directory: Path) -> Path:

@@ -13,11 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import yaml
+
 CRDS = Path(__file__).resolve().parents[2] / "crds"
 
 
 class KubectlError(RuntimeError):
-    """kubectl refused or failed; the message is what it wrote."""
+    """kubectl refused or failed; the message is what it wrote as errors, `output` the rest."""
+
+    output: str = ""
 
 
 class Load(Protocol):
@@ -50,7 +54,9 @@ class Cluster:
             env=kubectl_environment(self.kubeconfig),
         )
         if done.returncode:
-            raise KubectlError(f"kubectl {' '.join(args)}: {done.stderr.strip()}")
+            error = KubectlError(f"kubectl {' '.join(args)}: {done.stderr.strip()}")
+            error.output = done.stdout
+            raise error
         return done.stdout
 
     def apply(self, manifest: dict[str, Any] | str) -> None:
@@ -82,10 +88,16 @@ class Cluster:
 
     def install_crds(self) -> None:
         """Applies the project's CRDs and waits until they are served."""
-        if files := sorted(CRDS.glob("*.yaml")):
-            for file in files:
-                self.kubectl("apply", "--server-side", "-f", str(file))
-            self.wait(f"--for=condition=Established -f {CRDS}")
+        for file in sorted(CRDS.glob("*.yaml")):
+            self.install_crd(file)
+
+    def install_crd(self, file: Path) -> None:
+        """Applies a CRD and waits until it is served."""
+        self.kubectl("apply", "--server-side", "-f", str(file))
+        # kubectl fails on a condition while there are none at all; they come with the names.
+        plural = yaml.safe_load(file.read_text())["spec"]["names"]["plural"]
+        self.wait(f"--for=jsonpath={{.status.acceptedNames.plural}}={plural} -f {file}")
+        self.wait(f"--for=condition=Established -f {file}")
 
 
 def kubectl_environment(kubeconfig: Path) -> dict[str, str]:
