@@ -7,6 +7,7 @@ import io
 import json
 from collections import Counter
 from datetime import datetime
+from urllib.parse import urlsplit
 
 import pytest
 from google.auth.credentials import AnonymousCredentials
@@ -188,6 +189,8 @@ def test_a_request_id_is_done_once(
     tenant.request("first", **spec)
     first = tenant.wait_finished("first")
     before = {blob.name: blob.generation for blob in objects.list_blobs()}
+    fetches = requests_for_photos(tenant, photo_urls)
+    assert fetches >= 3
     tenant.cluster.kubectl("delete", "ipr", "first", "-n", tenant.namespace)
 
     tenant.request("again", **spec)
@@ -195,12 +198,19 @@ def test_a_request_id_is_done_once(
     for field in ("images", "bytes", "results", "catalogue"):
         assert again[field] == first[field]
     assert {blob.name: blob.generation for blob in objects.list_blobs()} == before
+    assert requests_for_photos(tenant, photo_urls) == fetches
 
     spec["compression"] = {"format": "WebP"}
     tenant.request("other", **spec)
     other = tenant.wait_finished("other")
     ready = next(c for c in other["conditions"] if c["type"] == "Ready")
     assert (ready["status"], ready["reason"]) == ("False", "RequestIDConflict")
+
+
+def requests_for_photos(tenant: Tenant, photo_urls: list[str]) -> int:
+    """How many the server of the photographs has had, by its log, without the probes."""
+    host = urlsplit(photo_urls[0]).hostname or ""
+    return tenant.cluster.kubectl("logs", "photos", "-n", host.split(".")[1]).count(".jpeg HTTP")
 
 
 def test_get_reads_well(tenant: Tenant, photo_urls: list[str], gcs: Storage) -> None:
