@@ -4,6 +4,7 @@
     python -m tests.cluster up [--no-node]         run it until Ctrl-C; prints how to use it
     python -m tests.cluster run -- COMMAND...      run a command in its environment
     python -m tests.cluster helm                   the path of a Helm client, built if there is none
+    python -m tests.cluster tools                  build the other programs that tests ask
 
 --images loads the project's images into the node, --no-node runs the control plane alone.
 """
@@ -30,6 +31,7 @@ def main() -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("build")
     commands.add_parser("helm")
+    commands.add_parser("tools")
     for name in ("up", "run"):
         command = commands.add_parser(name)
         command.add_argument("--no-node", action="store_true")
@@ -42,6 +44,10 @@ def main() -> int:
         return 0
     if args.command == "helm":
         sys.stdout.write(f"{build.helm()}\n")
+        return 0
+    if args.command == "tools":
+        for tool in (build.kubeconform(), build.gitops_tools(), build.promtool()):
+            sys.stdout.write(f"{tool}\n")
         return 0
     if reason := missing(node=not args.no_node):
         parser.error(reason)
