@@ -32,7 +32,7 @@ async def resolve(host: str) -> list[str]:
 
 
 def guarded_client(
-    guard: Guard, *, timeout: float, resolve: Resolve = resolve
+    guard: Guard, *, timeout: float, tls: ssl.SSLContext, resolve: Resolve = resolve
 ) -> httpx.AsyncClient:
     """A client that follows no redirects and heeds no proxy, netrc or cookie.
 
@@ -47,7 +47,7 @@ def guarded_client(
             raise AddressNotAllowedError(why, request=request)
 
     return httpx.AsyncClient(
-        transport=_GuardedTransport(guard, resolve),
+        transport=_GuardedTransport(guard, tls, resolve),
         timeout=timeout,
         follow_redirects=False,
         trust_env=False,
@@ -69,10 +69,9 @@ class _GuardedTransport(httpx.AsyncHTTPTransport):
     connects, rather than everything unguarded.
     """
 
-    def __init__(self, guard: Guard, resolve: Resolve) -> None:
+    def __init__(self, guard: Guard, tls: ssl.SSLContext, resolve: Resolve) -> None:
         self._pool = httpcore.AsyncConnectionPool(
-            # The system's certificates, as for downloads; SSL_CERT_FILE replaces them.
-            ssl_context=ssl.create_default_context(),
+            ssl_context=tls,
             # Deliveries are rare: each gets a connection, and a check, of its own.
             max_keepalive_connections=0,
             # The default of 10 would let ten slow receivers hold up all others.

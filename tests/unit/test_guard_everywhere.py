@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 import sys
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -33,6 +34,7 @@ from tests.unit.test_download import limits
 from tests.unit.test_guard import METADATA, REFUSED_NETWORKS
 
 GUARD = Guard(["127.0.0.1/32"])
+TLS = ssl.create_default_context()
 INSIDE = [IPv4Address("127.0.0.2"), IPv4Address("10.0.0.1"), IPv4Address("169.254.169.254")]
 
 
@@ -113,7 +115,7 @@ async def webhook(url: str, names: Names) -> str | None:
         return [result["host"] for result in await names.resolve(host)]
 
     try:
-        async with guarded_client(GUARD, timeout=20, resolve=resolve) as client:
+        async with guarded_client(GUARD, timeout=20, tls=TLS, resolve=resolve) as client:
             await client.post(url)
     except AddressNotAllowedError as error:
         return str(error)

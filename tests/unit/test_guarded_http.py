@@ -21,7 +21,9 @@ async def accept(exchange: Exchange) -> None:
 
 
 def client(*allowed: str, timeout: float = 20, resolve: Resolve = resolve) -> httpx.AsyncClient:
-    return guarded_client(Guard(allowed), timeout=timeout, resolve=resolve)
+    return guarded_client(
+        Guard(allowed), timeout=timeout, tls=ssl.create_default_context(), resolve=resolve
+    )
 
 
 def answering(*lists: list[str]) -> Resolve:
