@@ -13,6 +13,8 @@ PLURAL = "imageprocessingrequests"
 LABEL_REQUEST_UID = f"{GROUP}/request-uid"
 LABEL_STEP = f"{GROUP}/step"
 LABEL_ATTEMPT = f"{GROUP}/attempt"
+LABEL_FINISHED = f"{GROUP}/finished"
+"""Of a Job whose request has finished: the operator neither lists nor watches it any more."""
 LABEL_MANAGED_BY = "app.kubernetes.io/managed-by"
 MANAGED_BY = "imageprocessing-operator"
 # Kueue admits Jobs that carry this label; see https://kueue.sigs.k8s.io/docs/tasks/run/jobs/

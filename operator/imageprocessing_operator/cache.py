@@ -38,39 +38,48 @@ class Cache:
         """Jobs that carry the request's UID."""
         return list(self._jobs.get(request_uid, {}).values())
 
-    def put_request(self, request: Request) -> Key:
-        """Keeps it unless a newer version is there, or was; returns its key."""
+    def put_request(self, request: Request) -> Key | None:
+        """Keeps it unless a newer version is there, or was.
+
+        Returns its key where anything changed that is read here: our own writes come back as
+        events, and change nothing.
+        """
         key = (request.namespace, request.name)
         known = self._requests.get(key)
         if self._is_gone(request) or (known is not None and not _newer(request, known)):
-            return key
+            return None
         if known is not None and known.uid != request.uid:
             self.drop_request(known)
         self._requests[key] = request
         self._keys[request.uid] = key
         self._changed.add(request.uid)
-        return key
+        return None if _same(request, known) else key
 
     def drop_request(self, request: Request) -> None:
-        """It is deleted, or settled and no longer watched."""
+        """It is deleted, or settled and no longer watched; nothing is left to do for its Jobs."""
         key = (request.namespace, request.name)
         known = self._requests.get(key)
         if known is not None and known.uid == request.uid:
             del self._requests[key]
         self._keys.pop(request.uid, None)
+        self._jobs.pop(request.uid, None)
         self._went(request)
 
     def put_job(self, job: Job) -> Key | None:
-        """Keeps it with what was found out about it before; returns its request's key."""
+        """Keeps it with what was found out about it before, as put_request() does.
+
+        Returns its request's key where anything changed that is read here.
+        """
         known = self._jobs.get(job.request_uid, {}).get(job.uid)
-        if not self._is_gone(job) and (known is None or _newer(job, known)):
-            if known is not None:
-                running = 0 < job.active <= job.ready and not job.terminating
-                trouble = None if running or job.ended else known.trouble
-                job = msgspec.structs.replace(job, report=known.report, trouble=trouble)
-            self._jobs.setdefault(job.request_uid, {})[job.uid] = job
-            self._changed.add(job.uid)
-        return self._keys.get(job.request_uid)
+        if self._is_gone(job) or (known is not None and not _newer(job, known)):
+            return None
+        if known is not None:
+            running = 0 < job.active <= job.ready and not job.terminating
+            trouble = None if running or job.ended else known.trouble
+            job = msgspec.structs.replace(job, report=known.report, trouble=trouble)
+        self._jobs.setdefault(job.request_uid, {})[job.uid] = job
+        self._changed.add(job.uid)
+        return None if _same(job, known) else self._keys.get(job.request_uid)
 
     def drop_job(self, job: Job) -> Key | None:
         """It is deleted; returns its request's key."""
@@ -129,6 +138,13 @@ class Cache:
 
     def _is_gone(self, what: Request | Job) -> bool:
         return int(what.resource_version) <= self._gone.get(what.uid, -1)
+
+
+def _same(new: Request | Job, known: Request | Job | None) -> bool:
+    """Whether only the version differs."""
+    return known is not None and known == msgspec.structs.replace(
+        new, resource_version=known.resource_version
+    )
 
 
 def _newer(one: Request | Job, other: Request | Job) -> bool:

@@ -44,6 +44,8 @@ WORKERS = 16
 """Requests that are worked on at once; the work is waiting for the API server."""
 UNSETTLED = "status.settled!=true"
 """Field selector: settled requests are history, and are neither watched nor listed."""
+UNFINISHED = f"{names.LABEL_REQUEST_UID},!{names.LABEL_FINISHED}"
+"""Label selector: the same for Jobs, which stay for an hour after their request by default."""
 RESYNC = 300.0
 """Seconds between full lists, which find what a watch has lost."""
 STUCK = 300.0
@@ -157,7 +159,7 @@ class Controller:
                 except msgspec.ValidationError as error:
                     name = body["metadata"]["name"]
                     logger.error("request %s is not readable: %s", name, error)
-            label = {"labelSelector": names.LABEL_REQUEST_UID}
+            label = {"labelSelector": UNFINISHED}
             found = await self._api.list(jobs_path(namespace), label)
             jobs += [job for body in found if (job := read_job(body)) is not None]
         self._cache.replace(requests, jobs)
@@ -258,8 +260,10 @@ class Controller:
             await self._write(request, decision, now)
             if delivery is not None and self._deliveries.get(known.uid) is delivery:
                 del self._deliveries[known.uid]
-            if decision.again is not None:
-                self._queue.add_after(key, max(1.0, (decision.again - now).total_seconds()))
+            if decision.again is not None and decision.again <= now:
+                learnt = True
+            elif decision.again is not None:
+                self._queue.add_after(key, (decision.again - now).total_seconds())
 
     async def _write(self, request: Request, decision: Decision, now: datetime) -> None:
         clock = asyncio.get_running_loop().time
@@ -276,6 +280,7 @@ class Controller:
             self._metrics.count_end(written.status)
         if written is not None and written.status.settled:
             self._cache.drop_request(written)
+            del self._written[request.uid]
         elif written is not None:
             self._cache.put_request(written)
         for event in decision.events:
@@ -308,7 +313,8 @@ class Controller:
         before = self._refused.pop(request.uid, None)
         if isinstance(made, Job):
             self._cache.put_job(made)
-            return before is not None
+            # One from before a crash may have ended, and no event tells of one that was let go.
+            return before is not None or made.ended is not None
         if before is not None and before.reason == made.reason:
             made = msgspec.structs.replace(made, since=before.since)
         self._refused[request.uid] = made

@@ -74,6 +74,7 @@ class Executor:
 
     async def update_job(self, update: UpdateJob) -> Job | None:
         """The Job as it is now, None where it is gone."""
+        finished = {} if update.ttl is None else {"labels": {names.LABEL_FINISHED: "true"}}
         spec: dict[str, Any] = {
             "suspend": update.suspend,
             "parallelism": update.parallelism,
@@ -81,7 +82,7 @@ class Executor:
         }
         body = {
             # Another Job may have the name by now.
-            "metadata": {"uid": update.job.uid},
+            "metadata": {"uid": update.job.uid, **finished},
             "spec": {key: value for key, value in spec.items() if value is not None},
         }
         try:

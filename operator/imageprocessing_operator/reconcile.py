@@ -390,7 +390,7 @@ class _Visit:
     def letting_go(self) -> list[Action]:
         """Jobs that ended get their TTL; what still runs has nothing left to do."""
         ttl = self.request.spec.job_ttl_seconds_after_finished
-        ended = [UpdateJob(job, ttl=ttl) for job in self.jobs if job.ended and job.ttl is None]
+        ended = [UpdateJob(job, ttl=ttl) for job in self.jobs if job.ended and not job.let_go]
         running = [DeleteJob(job) for job in self.jobs if not job.ended and not job.deleting]
         return [*ended, *running]
 

@@ -92,7 +92,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     suspended: bool
     parallelism: int
     completions: int
-    ttl: int | None
+    let_go: bool
+    """It has its TTL, and the operator has no more to do with it."""
     active: int
     ready: int
     terminating: int
@@ -161,7 +162,7 @@ def read_job(body: dict[str, Any]) -> Job | None:
         suspended=spec.get("suspend", False),
         parallelism=spec.get("parallelism", 1),
         completions=spec.get("completions", 1),
-        ttl=spec.get("ttlSecondsAfterFinished"),
+        let_go=names.LABEL_FINISHED in labels,
         active=status.get("active", 0),
         ready=status.get("ready", 0),
         terminating=status.get("terminating", 0),

@@ -56,7 +56,7 @@ def a_job(step: Any, **fields: Any) -> Job:
         "suspended": False,
         "parallelism": 1,
         "completions": 1,
-        "ttl": None,
+        "let_go": False,
         "active": 1,
         "ready": 1,
         "terminating": 0,

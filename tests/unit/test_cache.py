@@ -14,7 +14,9 @@ TROUBLE = Trouble(Reason.UNSCHEDULABLE, "no node", NOW)
 
 
 def version(number: int, uid: str = UID) -> Request:
-    return msgspec.structs.replace(a_request(), resource_version=str(number), uid=uid)
+    return msgspec.structs.replace(
+        a_request(), resource_version=str(number), generation=number, uid=uid
+    )
 
 
 def job(number: int, **fields: object) -> Job:
@@ -28,12 +30,32 @@ def seen(cache: Cache) -> str | None:
 
 def test_older_versions_are_dropped() -> None:
     cache = Cache()
-    for number in (9, 10, 2):
-        assert cache.put_request(version(number)) == KEY
+    for number, key in ((9, KEY), (10, KEY), (2, None)):
+        assert cache.put_request(version(number)) == key
         cache.put_job(job(number))
     # As numbers: "9" is not newer than "10".
     assert seen(cache) == "10"
     assert [j.resource_version for j in cache.jobs(UID)] == ["10"]
+
+
+def test_what_changes_nothing_that_is_read_is_no_news() -> None:
+    """Our own writes come back as events; a Job's controller writes what nobody reads here."""
+    cache = Cache()
+    request, first = version(3), job(3)
+    assert (cache.put_request(request), cache.put_job(first)) == (KEY, KEY)
+    again = msgspec.structs.replace(request, resource_version="4")
+    assert (cache.put_request(again), cache.put_job(job(4))) == (None, None)
+    assert seen(cache) == "4"
+    assert cache.put_request(msgspec.structs.replace(request, resource_version="5", deleting=True))
+    assert cache.put_job(job(5, ready=0)) == KEY
+
+
+def test_a_settled_request_takes_its_jobs_along() -> None:
+    cache = Cache()
+    cache.put_request(version(3))
+    cache.put_job(job(3))
+    cache.drop_request(version(4))
+    assert cache.jobs(UID) == []
 
 
 def test_what_went_does_not_come_back() -> None:
