@@ -8,7 +8,17 @@ import click
 
 from benchmarks.table import README, markdown, replaced
 
-NAMES = ("img2dataset", "isolation", "latency", "formats", "memory", "catalogue", "start", "stores")
+NAMES = (
+    "img2dataset",
+    "isolation",
+    "latency",
+    "formats",
+    "memory",
+    "catalogue",
+    "start",
+    "stores",
+    "control_plane",
+)
 """Modules of this package, each with `measure(full: bool) -> Iterable[Row]`."""
 
 
