@@ -94,6 +94,7 @@ class Controller:
             depth=self._queue.depth,
             age=self._queue.age,
             watches=freshness.ages,
+            tasks=lambda: len(asyncio.all_tasks()),
         )
 
     def not_ready(self) -> str | None:
@@ -163,9 +164,8 @@ class Controller:
             found = await self._api.list(jobs_path(namespace), label)
             jobs += [job for body in found if (job := read_job(body)) is not None]
         self._cache.replace(requests, jobs)
-        uids = {job.uid for job in jobs}
-        self._looks = {uid: look for uid, look in self._looks.items() if uid in uids}
         living = {request.uid for request in self._cache.requests()}
+        self._looks = {uid: look for uid, look in self._looks.items() if uid in living}
         self._refused = {uid: why for uid, why in self._refused.items() if uid in living}
         self._written = {uid: when for uid, when in self._written.items() if uid in living}
         self._deliveries = {uid: d for uid, d in self._deliveries.items() if uid in living}
@@ -280,7 +280,9 @@ class Controller:
             self._metrics.count_end(written.status)
         if written is not None and written.status.settled:
             self._cache.drop_request(written)
-            del self._written[request.uid]
+            # What is left of it until the next list is its UID.
+            for known in (self._written, self._looks):
+                known.pop(request.uid, None)
         elif written is not None:
             self._cache.put_request(written)
         for event in decision.events:
@@ -322,15 +324,17 @@ class Controller:
 
     async def _look(self, key: Key, job: Job, now: datetime) -> bool:
         """Looks for trouble when it is time to, less and less often."""
-        look = self._looks.get(job.uid) or _Look(max(now, job.created + QUIET), QUIET)
+        look = self._looks.get(job.request_uid)
+        if look is None or look.job != job.uid:
+            look = _Look(job.uid, max(now, job.created + QUIET), QUIET)
         if now >= look.due:
             trouble = await find_trouble(self._api, job, now)
             self._cache.learn(job, trouble=trouble)
             interval = min(2 * look.interval, _LONGEST_LOOK)
-            look = _Look(now + look.interval, interval)
+            look = _Look(job.uid, now + look.interval, interval)
         else:
             trouble = job.trouble
-        self._looks[job.uid] = look
+        self._looks[job.request_uid] = look
         self._queue.add_after(key, (look.due - now).total_seconds())
         return trouble != job.trouble
 
@@ -355,5 +359,6 @@ class Controller:
 class _Look(msgspec.Struct, frozen=True):
     """When a Job's trouble is looked for next, and how long after that again."""
 
+    job: str
     due: datetime
     interval: timedelta

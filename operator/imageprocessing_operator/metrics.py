@@ -74,6 +74,7 @@ class Metrics:
         depth: Callable[[], int],
         age: Callable[[], float],
         watches: Callable[[], Mapping[str, float]],
+        tasks: Callable[[], int],
     ) -> None:
         """Where to ask at each scrape; `age` and the `watches` (by path) in seconds."""
 
@@ -82,6 +83,7 @@ class Metrics:
             yield _gauge("requests", "Requests that are not settled, by reason.", "state", states)
             yield _gauge("queue_depth", "Requests that wait for a visit.", value=depth())
             yield _gauge("queue_age_seconds", "How long the first of them has.", value=age())
+            yield _gauge("tasks", "Tasks of asyncio; constant while idle.", value=tasks())
             yield _gauge("watch_age_seconds", "Since the watch last connected.", "path", watches())
 
         self.registry.register(_Asked(gauges))

@@ -47,9 +47,7 @@ class Operator:
 
     def send(self, number: signal.Signals) -> None:
         """A signal, which may take its time."""
-        assert self._process is not None
-        assert self._process.pid is not None
-        os.kill(self._process.pid, number)
+        os.kill(self.pid, number)
 
     def stop(self, by: signal.Signals = signal.SIGTERM) -> int:
         """Ends it; returns its exit code."""
@@ -63,6 +61,12 @@ class Operator:
     def kill(self) -> None:
         """As a crash does."""
         assert self.stop(signal.SIGKILL) == -signal.SIGKILL
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        assert self._process.pid is not None
+        return self._process.pid
 
     @property
     def running(self) -> bool:

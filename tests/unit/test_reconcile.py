@@ -471,3 +471,12 @@ def test_a_webhook_waits_for_no_event() -> None:
     assert decision.again == NOW
     told = reconcile(a_request(decision.status, webhook=WEBHOOK), [], NOW)
     assert names_of(told.actions) == ["deliver 1"]
+
+
+def test_jobs_are_let_go_once() -> None:
+    """By their label: somebody else may set a TTL of all Jobs."""
+    finished = reconcile(a_request(BEGUN, webhook=WEBHOOK), [ended("plan", WHOLE)], NOW)
+    assert names_of(finished.actions) == ["update plan ttl=600"]
+    again = a_request(finished.status, webhook=WEBHOOK)
+    gone = reconcile(again, [ended("plan", WHOLE, let_go=True)], NOW)
+    assert names_of(gone.actions) == ["deliver 1"]
