@@ -9,7 +9,7 @@ COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-h
 
 .PHONY: help
 help: ## Show this
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: venv
 venv: $(READY) ## Make .venv with everything that is developed with, by hash
@@ -26,6 +26,18 @@ else
 endif
 	@touch $@
 
+# An environment of one lock file and nothing else, for what shall not meet the rest.
+$(VENV)-%/.ready: locks/%.txt
+ifdef UV
+	uv venv --quiet --clear --python $(PYTHON) $(@D)
+	uv pip install --quiet --python $(@D)/bin/python --no-deps --only-binary :all: --require-hashes -r $<
+else
+	$(PYTHON) -m venv --clear $(@D)
+	$(@D)/bin/pip install --quiet --no-deps --only-binary :all: --require-hashes -r $<
+	$(@D)/bin/pip uninstall --quiet --yes pip setuptools
+endif
+	@touch $@
+
 .PHONY: format
 format: $(READY) ## Format the code and repair what ruff can
 	$(BIN)/ruff check --fix
@@ -38,6 +50,7 @@ lint: $(READY) ## Check format, style and types
 	$(BIN)/mypy
 	$(BIN)/mypy -p tests.cluster
 	$(BIN)/mypy -p benchmarks
+	$(BIN)/mypy -p docs.site
 
 .PHONY: test
 test: $(READY) ## Run all tests but the long ones
@@ -62,6 +75,25 @@ demo: $(READY) ## Process real photographs on this machine, without a cluster
 images: ## Build imageprocessing-operator:dev and imageprocessing-worker:dev (BASE_IMAGE=... for the base)
 	$(PYTHON) -m tests.cluster.images
 
+.PHONY: docs
+docs: $(VENV)-docs/.ready ## Build the site in dist/site; a broken link fails
+	$(VENV)-docs/bin/python -m docs.site.pages dist/pages
+	$(VENV)-docs/bin/zensical build --strict
+	$(VENV)-docs/bin/python -m docs.site.offline dist/site
+
+.PHONY: docs-reference
+docs-reference: $(READY) ## Write docs/reference.md from the CRD
+	$(BIN)/python -m docs.site.reference > docs/reference.md
+
+.PHONY: sbom
+sbom: $(VENV)-sbom/.ready $(VENV)-operator/.ready $(VENV)-worker/.ready ## Write what each image holds to dist/*.cdx.json
+	@# Validation takes five seconds of CPU each, of what a library writes.
+	mkdir -p dist
+	for side in operator worker; do \
+	  $(VENV)-sbom/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible --no-validate \
+	    --output-file dist/$$side.cdx.json $(VENV)-$$side/bin/python || exit; \
+	done
+
 .PHONY: chart
 chart: $(READY) ## Copy the CRD into the chart, and write the chart's golden renderings
 	cp crds/imageprocessing.dev_imageprocessingrequests.yaml charts/imageprocessing-operator/files/crd.yaml
@@ -70,6 +102,6 @@ chart: $(READY) ## Copy the CRD into the chart, and write the chart's golden ren
 .PHONY: lock
 lock: ## Pin the newest dependencies that fit (needs uv)
 	$(COMPILE) --upgrade --extra dev pyproject.toml -o locks/dev.txt
-	for extra in operator worker cli; do \
+	for extra in operator worker cli docs sbom; do \
 	  $(COMPILE) --upgrade --extra $$extra --constraint locks/dev.txt pyproject.toml -o locks/$$extra.txt || exit; \
 	done

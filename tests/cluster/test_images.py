@@ -6,13 +6,15 @@ import json
 from pathlib import Path
 
 import pytest
+from packaging.utils import canonicalize_name
 
 from tests.cluster import images as images_module
 from tests.cluster.cluster import Cluster
 from tests.cluster.jobs import OPERATOR, WORKER, run_python
+from tests.locks import pins
 
 LOOK = """
-import importlib.util, json, os, pathlib, shutil, sys
+import importlib.metadata, importlib.util, json, os, pathlib, shutil, sys
 def there(name):
     try:
         return importlib.util.find_spec(name) is not None
@@ -33,6 +35,7 @@ print(json.dumps({
     "writable": writable,
     "compiled": (contract / "__pycache__").is_dir(),
     "version": sys.version_info[:2],
+    "installed": {d.name: d.version for d in importlib.metadata.distributions()},
 }))
 """
 
@@ -49,6 +52,9 @@ def test_an_image_holds_its_side_only(
 ) -> None:
     with node_cluster.namespace() as namespace:
         seen = json.loads(run_python(node_cluster, namespace, image, LOOK))
+    installed = {canonicalize_name(name): it for name, it in seen.pop("installed").items()}
+    # So that the bill of materials, which is made from the lock, is true of the image.
+    assert installed == pins(side.removeprefix("imageprocessing_"))
     assert seen == {
         "ours": ["imageprocessing_contract", side],
         "foreign": foreign,
