@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import json
+import tarfile
 from pathlib import Path
 
 import pytest
 from packaging.utils import canonicalize_name
 
+from tests.cluster import docker
 from tests.cluster import images as images_module
 from tests.cluster.cluster import Cluster
 from tests.cluster.jobs import OPERATOR, WORKER, run_python
+from tests.conftest import needs
 from tests.locks import pins
 
 LOOK = """
@@ -64,6 +68,27 @@ def test_an_image_holds_its_side_only(
         "compiled": True,
         "version": [3, 13],
     }
+
+
+def test_labels_say_what_an_image_is(images: None) -> None:
+    """With the keys of OCI's image-spec, annotations.md."""
+    needs(docker.missing())
+    labels = {}
+    with tarfile.open(images_module.images_archive()) as archive:
+        for image in json.load(archive.extractfile("manifest.json") or io.BytesIO()):
+            config = json.load(archive.extractfile(image["Config"]) or io.BytesIO())
+            labels[image["RepoTags"][0]] = config["config"]["Labels"]
+    for name in images_module.IMAGES:
+        prefix = "org.opencontainers.image."
+        said = {
+            key.removeprefix(prefix): label
+            for key, label in labels[name].items()
+            if key.startswith(prefix)
+        }
+        assert said.pop("title") == name.removesuffix(":dev")
+        assert said.pop("licenses") == "Apache-2.0"
+        assert all(said.pop(key).startswith("https://") for key in ("url", "source"))
+        assert sorted(said) == ["description", "revision", "version"]
 
 
 def test_images_are_known_by_what_goes_into_them(
