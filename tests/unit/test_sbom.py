@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 
 import pytest
 from packaging.utils import canonicalize_name
@@ -16,7 +17,8 @@ from tests.locks import ROOT, pins
 def made() -> None:
     # Make's own variables are those of the `make test` that runs this.
     environment = {name: value for name, value in os.environ.items() if "MAKE" not in name}
-    subprocess.run(["make", "sbom"], cwd=ROOT, env=environment, check=True)
+    command = ["make", "sbom", f"PYTHON={sys.executable}"]
+    subprocess.run(command, cwd=ROOT, env=environment, check=True)
 
 
 @pytest.mark.parametrize("side", ["operator", "worker"])
