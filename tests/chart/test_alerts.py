@@ -115,7 +115,13 @@ def test_alerts_fire_and_keep_quiet(promtool: Path, tmp_path: Path) -> None:
 def test_metrics_are_the_operators() -> None:
     """No alert or panel asks for a metric that the operator does not have."""
     metrics = Metrics()
-    metrics.ask(requests=tuple, depth=lambda: 0, age=lambda: 0, watches=lambda: {"/jobs": 1})
+    metrics.ask(
+        requests=tuple,
+        depth=lambda: 0,
+        age=lambda: 0,
+        watches=lambda: {"/jobs": 1},
+        tasks=lambda: 1,
+    )
     known = {
         name + suffix
         for family in metrics.registry.collect()
