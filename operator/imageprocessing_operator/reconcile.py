@@ -27,6 +27,7 @@ from imageprocessing_operator.actions import (
 )
 from imageprocessing_operator.conditions import Phase, Said
 from imageprocessing_operator.outcome import judge
+from imageprocessing_operator.progress import reckon
 from imageprocessing_operator.state import Job, LostReport, Request, Trouble
 from imageprocessing_operator.status import Images, Shards, Status, Steps
 
@@ -291,6 +292,8 @@ class _Visit:
         if shards is None or images is None:
             return
         over = job.succeeded + job.failed_indexes
+        processed = images.total * over // max(1, shards.total)
+        runs = not (job.ended or job.suspended or self.request.spec.suspend)
         self.status = msgspec.structs.replace(
             self.status,
             shards=Shards(
@@ -299,9 +302,8 @@ class _Visit:
                 succeeded=job.succeeded,
                 failed=job.failed_indexes,
             ),
-            images=msgspec.structs.replace(
-                images, processed=images.total * over // max(1, shards.total)
-            ),
+            images=msgspec.structs.replace(images, processed=processed),
+            progress=reckon(self.status.progress, images, processed, self.now) if runs else None,
         )
 
     # -- suspend, deadline, end ------------------------------------------------------

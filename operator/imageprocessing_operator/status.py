@@ -44,6 +44,18 @@ class Images(_Camel, frozen=True, omit_defaults=False):
     unchanged: int = 0
 
 
+class Progress(_Camel, frozen=True):
+    """How fast shards go; there while they run."""
+
+    since: datetime
+    """When they began, or were resumed."""
+    processed_before: int = 0
+    """Images that were done by then."""
+    images_per_minute: int | None = None
+    time_left: str | None = None
+    """For people, such as 12m."""
+
+
 class Steps(_Camel, frozen=True):
     """Attempt of each step whose Job was made, from 1; 0 before."""
 
@@ -78,6 +90,7 @@ class Status(_Camel, frozen=True):
     catalogue: report.Catalogue | None = None
     shards: Shards | None = None
     images: Images | None = None
+    progress: Progress | None = None
     bytes: report.Bytes | None = None
     results: report.Results | None = None
     failures: list[report.Failure] = []
@@ -106,7 +119,7 @@ def changes(old: Status, new: Status) -> dict[str, Any]:
 
 def is_progress(patch: dict[str, Any]) -> bool:
     """Whether it only counts shards and images that are done."""
-    return bool(patch) and patch.keys() <= {"shards", "images"}
+    return bool(patch) and patch.keys() <= {"shards", "images", "progress"}
 
 
 def _changes(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:

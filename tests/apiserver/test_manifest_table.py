@@ -114,6 +114,12 @@ def test_the_status_begins_before_the_first_generation(requests: Requests) -> No
 TIME = "2026-01-01T00:00:00Z"
 STATUS: dict[str, Any] = {
     "observedGeneration": 1,
+    "progress": {
+        "since": TIME,
+        "processedBefore": 0,
+        "imagesPerMinute": 660,
+        "timeLeft": "12m",
+    },
     "conditions": [
         {
             "type": "Ready",
@@ -201,10 +207,11 @@ def test_printer_columns_and_the_short_name(
     narrow = api_cluster.kubectl("get", "ipr", name, "-n", namespace).splitlines()
     wide = api_cluster.kubectl("get", "ipr", name, "-n", namespace, "-o", "wide").splitlines()
 
-    assert narrow[0].split() == ["NAME", "STATUS", "TOTAL", "PROCESSED", "FAILED", "AGE"]
+    assert narrow[0].split() == ["NAME", "STATUS", "TOTAL", "PROCESSED", "FAILED", "LEFT", "AGE"]
     assert narrow[1].split()[:5] == [name, "Succeeded", "12", "11", "1"]
-    assert wide[0].split() == [*narrow[0].split()[:5], "SHARDS", "NOTIFIED", "CSV", "AGE"]
-    assert wide[1].split()[5:8] == ["2", "Delivered", "gs://a/b.csv"]
+    more = ["RATE", "SHARDS", "NOTIFIED", "CSV"]
+    assert wide[0].split() == [*narrow[0].split()[:6], *more, "AGE"]
+    assert wide[1].split()[5:10] == ["12m", "660", "2", "Delivered", "gs://a/b.csv"]
 
 
 def test_settled_requests_can_be_left_out(

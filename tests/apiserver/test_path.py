@@ -93,10 +93,13 @@ def test_shards_run_and_finalize_tells_the_totals(shop: Shop) -> None:
     # A shard that says 42 is a failed one at once, and the others go on.
     shop.kubelet.end(second, code=report.EXIT_FINAL)
     shop.wait_status("large", images={**images, "processed": 20})
+    assert shop.status("large")["progress"]["imagesPerMinute"] > 0
+    assert shop.status("large")["progress"]["timeLeft"]
     shop.kubelet.finish(job)
 
     shop.finish_step("large", "finalize", kubelet.finalized(30, 3, failed=10, failed_shards=1))
     status = shop.wait_finished("large", "PartiallySucceeded")
+    assert "progress" not in status
     assert status["images"]["failed"] == 10
     assert status["shards"] == {"total": 3, "active": 0, "succeeded": 2, "failed": 1}
     assert len(status["failures"]) == 10

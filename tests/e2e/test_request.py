@@ -219,7 +219,8 @@ def test_get_reads_well(tenant: Tenant, photo_urls: list[str], gcs: Storage) -> 
     tenant.request("columns", source=source, output={"gcs": {"bucket": gcs.bucket}})
     tenant.wait_finished("columns")
     table = tenant.cluster.kubectl("get", "ipr", "-n", tenant.namespace).splitlines()
-    assert table[0].split() == ["NAME", "STATUS", "TOTAL", "PROCESSED", "FAILED", "AGE"]
+    columns = ["NAME", "STATUS", "TOTAL", "PROCESSED", "FAILED", "LEFT", "AGE"]
+    assert table[0].split() == columns
     assert table[1].split()[:5] == ["columns", "Succeeded", "4", "4", "0"]
     events = json.loads(
         tenant.cluster.kubectl(

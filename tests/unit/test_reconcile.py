@@ -22,7 +22,7 @@ from imageprocessing_operator.actions import (
 )
 from imageprocessing_operator.reconcile import MAX_ATTEMPTS, reconcile
 from imageprocessing_operator.state import Job, LostReport, Trouble
-from imageprocessing_operator.status import Images, Shards, Status, Steps
+from imageprocessing_operator.status import Images, Progress, Shards, Status, Steps
 
 from tests.unit.operator_state import (
     NOW,
@@ -316,6 +316,26 @@ def test_progress_is_what_the_indexes_say() -> None:
     status = reconcile(a_request(SHARDED), [job], NOW).status
     assert status.images == Images(total=20, processed=10)
     assert status.shards == Shards(total=2, active=1, succeeded=0, failed=1)
+
+
+def test_rate_and_time_left_while_shards_run() -> None:
+    """From when they begin to run; a suspension and the end take them away."""
+    begun = reconcile(a_request(SHARDED), [RUNNING_SHARDS], NOW).status
+    assert begun.progress == Progress(since=NOW)
+    half = msgspec.structs.replace(RUNNING_SHARDS, active=1, ready=1, succeeded=1)
+    status = reconcile(a_request(begun), [half], after(60)).status
+    assert status.progress == Progress(since=NOW, images_per_minute=10, time_left="60s")
+    same = reconcile(a_request(status), [half], after(90)).status
+    assert same.progress == status.progress
+
+    suspended = reconcile(a_request(status, suspend=True), [half], after(90)).status
+    assert suspended.progress is None
+    waiting = msgspec.structs.replace(half, suspended=True, active=0, ready=0)
+    assert reconcile(a_request(suspended), [waiting], after(95)).status.progress is None
+    resumed = reconcile(a_request(suspended), [half], after(100)).status
+    assert resumed.progress == Progress(since=after(100), processed_before=10)
+    over = msgspec.structs.replace(half, ended="Complete", active=0, ready=0, succeeded=2)
+    assert reconcile(a_request(resumed), [over], after(110)).status.progress is None
 
 
 # -- any state ----------------------------------------------------------------------
