@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
+from imageprocessing_contract import report
 
 from tests import helm
 from tests.apiserver import kubelet
@@ -212,3 +214,38 @@ def test_the_tenant_example(shop: Shop) -> None:
             assert said.strip() == answer, right
     finally:
         shop.cluster.kubectl("delete", "namespace", namespace, "--wait=false")
+
+
+def process(shop: Shop, directory: Path) -> subprocess.Popen[str]:
+    """examples/pipelines/process.sh at work."""
+    folder = EXAMPLES / "pipelines"
+    command = [str(folder / "process.sh"), str(directory / "products.csv")]
+    return subprocess.Popen(
+        [*command, str(folder / "request.yaml"), "-n", shop.kube.namespace],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**kubectl_environment(shop.cluster.kubeconfig), "TIMEOUT": "60s"},
+    )
+
+
+def test_the_pipeline_example(shop: Shop, tmp_path: Path) -> None:
+    """It waits for the end, tells it by its exit code, and does not do the same CSV again."""
+    for csv, answer, code in (
+        ("one", kubelet.whole(3), 0),
+        ("other", kubelet.refused("plan", "CatalogueInvalid", "no rows"), 1),
+    ):
+        (tmp_path / "products.csv").write_text(csv)
+        name = f"products-{hashlib.sha256(csv.encode()).hexdigest()[:8]}"
+        with process(shop, tmp_path) as run:
+            eventually(lambda name=name: shop.find("ipr", name), f"the request {name}")
+            shop.finish_step(name, "plan", answer, report.EXIT_FINAL if code else 0)
+            said = run.communicate(timeout=60)[0]
+            assert run.returncode == code, said
+        with process(shop, tmp_path) as again:
+            assert (
+                f"imageprocessingrequest.imageprocessing.dev/{name} unchanged"
+                in (again.communicate(timeout=60)[0])
+            )
+            assert again.returncode == code
+        assert shop.steps(name) == ["plan-1"]
+    assert "CatalogueInvalid: no rows" in said
