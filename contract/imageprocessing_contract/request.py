@@ -98,6 +98,7 @@ class Compression(_Camel, frozen=True):
     keep_original_if_smaller: bool
     metadata: Literal["Strip", "Keep"]
     quality: int | None = None
+    target_ssim_permille: int | None = msgspec.field(name="targetSSIMPermille", default=None)
     max_width: int | None = None
     max_height: int | None = None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 from imageprocessing_contract.request import Compression
 
-from imageprocessing_worker import colour, encode, formats, original, picture
+from imageprocessing_worker import colour, encode, formats, original, picture, similarity
 from imageprocessing_worker.encoded import Encoded, Refused
 from imageprocessing_worker.formats import UnusableImage
 from imageprocessing_worker.picture import Picture
@@ -39,10 +39,13 @@ def _convert(opened: Picture, compression: Compression) -> Encoded:
     background = compression.background if name == "JPEG" else None
     extras = picture.extras(opened, compression)
     image, embedded = picture.render(opened, opened.image, size, profile, background)
+    quality = compression.quality or encode.QUALITY[name]
+    if compression.target_ssim_permille is not None:
+        quality = similarity.smallest_quality(image, name, compression.target_ssim_permille)
     data = encode.encode(
         image,
         name,
-        compression.quality or encode.QUALITY[name],
+        quality,
         msgspec.structs.replace(extras, profile=embedded),
         progressive=compression.progressive,
     )
