@@ -117,7 +117,8 @@ def promtool() -> Path | None:
     with exclusive(project_cache() / "promtool.lock"):
         if not binary.exists():
             with tempfile.TemporaryDirectory(dir=project_cache()) as part:
-                subprocess.run(["apt-get", "-qq", "download", "prometheus"], check=True, cwd=part)
+                for command in (["update"], ["download", "prometheus"]):
+                    subprocess.run(["apt-get", "-qq", *command], check=True, cwd=part)
                 (package,) = Path(part).glob("*.deb")
                 unpacked = Path(part) / "unpacked"
                 subprocess.run(["dpkg-deb", "-x", str(package), str(unpacked)], check=True)
