@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -172,7 +173,7 @@ def test_the_helm_example(shop: Shop, tmp_path: Path) -> None:
     """Another CSV is another request, and the one before it goes."""
     needs(helm.missing())
     chart = tmp_path / "chart"
-    subprocess.run(["cp", "-r", str(EXAMPLES / "gitops" / "helm"), str(chart)], check=True)
+    shutil.copytree(EXAMPLES / "gitops" / "helm", chart)
     environment = kubectl_environment(shop.cluster.kubeconfig)
     place = ["catalogue", str(chart), "-n", shop.kube.namespace]
     names = []
