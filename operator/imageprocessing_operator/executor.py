@@ -36,6 +36,13 @@ class Executor:
 
     async def create_job(self, request: Request, wanted: CreateJob, now: datetime) -> Job | Trouble:
         """The new Job, our own from before a crash, or why there is none."""
+        if getattr(request.status.steps, wanted.step) >= wanted.attempt:
+            # It was begun: gone since, or let go just before a crash, when no watch tells of it.
+            try:
+                return await self._adopt(request, wanted, now)
+            except APIError as error:
+                if error.status != 404:
+                    raise
         source = await self._whole_source(request, wanted)
         failures_of = await self._failures_of(request, wanted, now)
         if isinstance(failures_of, Trouble):
@@ -45,7 +52,7 @@ class Executor:
             created = await self._api.call("POST", jobs_path(request.namespace), body=body)
         except APIError as error:
             if error.status == 409 and error.reason == "AlreadyExists":
-                return await self._adopt(request, body["metadata"]["name"], now)
+                return await self._adopt(request, wanted, now)
             # 409: two at once in a quota.
             if error.transient or error.status in (401, 409):
                 raise
@@ -193,8 +200,9 @@ class Executor:
         except msgspec.DecodeError:
             return None  # of a version before this operator's
 
-    async def _adopt(self, request: Request, name: str, now: datetime) -> Job | Trouble:
+    async def _adopt(self, request: Request, wanted: CreateJob, now: datetime) -> Job | Trouble:
         """The Job that already has the name, if it is this request's own."""
+        name = names.job_name(request.name, request.uid, wanted.step, wanted.attempt)
         job = read_job(await self._api.call("GET", jobs_path(request.namespace, name)))
         if job is not None and job.owned and job.request_uid == request.uid:
             return job
