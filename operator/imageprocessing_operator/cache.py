@@ -71,7 +71,11 @@ class Cache:
         Returns its request's key where anything changed that is read here.
         """
         known = self._jobs.get(job.request_uid, {}).get(job.uid)
-        if self._is_gone(job) or (known is not None and not _newer(job, known)):
+        # The answer to letting it go may come after the watch has told that it left.
+        left = job.let_go and int(job.resource_version) == self._gone.get(job.uid)
+        if not left and self._is_gone(job):
+            return None
+        if known is not None and not _newer(job, known):
             return None
         if known is not None:
             running = 0 < job.active <= job.ready and not job.terminating
@@ -82,8 +86,12 @@ class Cache:
         return None if _same(job, known) else self._keys.get(job.request_uid)
 
     def drop_job(self, job: Job) -> Key | None:
-        """It is deleted; returns its request's key."""
+        """It is deleted, or left the watch; returns the key of a request that lost it by that."""
         jobs = self._jobs.get(job.request_uid, {})
+        known = jobs.get(job.uid)
+        if known is not None and known.let_go and _newer(known, job):
+            # Not deleted. Until its request's end is written it is known with its report.
+            return None
         jobs.pop(job.uid, None)
         if not jobs:
             self._jobs.pop(job.request_uid, None)

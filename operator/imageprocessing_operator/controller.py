@@ -298,7 +298,8 @@ class Controller:
                 if updated is None:
                     self._cache.drop_job(action.job)
                 else:
-                    self._cache.put_job(updated)
+                    found_out = {"report": action.job.report, "trouble": action.job.trouble}
+                    self._cache.put_job(msgspec.structs.replace(updated, **found_out))
             case DeleteJob():
                 await self._executor.delete_job(action.job, wait=action.wait)
             case ReadReport():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import msgspec
+import pytest
 from imageprocessing_contract.reasons import Reason
 from imageprocessing_operator.cache import Cache
 from imageprocessing_operator.state import Job, Request, Trouble
@@ -48,6 +49,25 @@ def test_what_changes_nothing_that_is_read_is_no_news() -> None:
     assert seen(cache) == "4"
     assert cache.put_request(msgspec.structs.replace(request, resource_version="5", deleting=True))
     assert cache.put_job(job(5, ready=0)) == KEY
+
+
+@pytest.mark.parametrize("answer_first", [True, False])
+def test_a_job_that_was_let_go_stays_until_its_request_settles(answer_first: bool) -> None:
+    """The watch tells that it left; should the request's status fail, its report still counts."""
+    cache = Cache()
+    cache.put_request(version(3))
+    cache.put_job(job(3, ended="Complete"))
+    cache.learn(job(3), report=PLANNED)
+    answer = job(4, ended="Complete", let_go=True, report=PLANNED)
+    if answer_first:
+        cache.put_job(answer)
+        assert cache.drop_job(job(4, ended="Complete")) is None
+    else:
+        assert cache.drop_job(job(4, ended="Complete")) == KEY
+        cache.put_job(answer)
+    assert cache.jobs(UID) == [answer]
+    cache.drop_request(version(5))
+    assert cache.jobs(UID) == []
 
 
 def test_a_settled_request_takes_its_jobs_along() -> None:
