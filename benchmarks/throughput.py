@@ -25,8 +25,6 @@ class Throughput(msgspec.Struct, frozen=True):
     """Of the operator, by verb."""
     busy: float
     """Cores, all processes together."""
-    memory: float
-    """Bytes by which the operator grew for each request, once it was warm."""
 
     @property
     def a_minute(self) -> float:
@@ -68,21 +66,20 @@ async def throughput(plane: Plane, prefix: str, seconds: float, in_flight: int) 
     cpu, calls = plane.cpu(), await plane.calls()
     making = asyncio.create_task(make())
     await asyncio.sleep(_WARM_UP)
-    before = settled, plane.cpu(), plane.memory(), time.monotonic()
+    before = settled, plane.cpu(), time.monotonic()
     await asyncio.sleep(seconds)
-    after = settled, plane.cpu(), plane.memory(), time.monotonic()
+    after = settled, plane.cpu(), time.monotonic()
     stopped = True
     free.release()
     made = await making
     while settled < made:
         changed.clear()
         await changed.wait()
-    finished, elapsed = after[0] - before[0], after[3] - before[3]
+    finished, elapsed = after[0] - before[0], after[2] - before[2]
     return Throughput(
         rate=finished / elapsed,
         finished=made,
         cpu=since(cpu, plane.cpu()),
         calls=since(calls, await plane.calls()),
         busy=sum(since(before[1], after[1]).values()) / elapsed,
-        memory=(after[2] - before[2]) / finished,
     )
