@@ -22,7 +22,7 @@ def measure(full: bool) -> Iterable[Row]:
 
 
 async def _measure(full: bool) -> list[Row]:
-    seconds, paced = (60, 60) if full else (10, 8)
+    seconds, paced = (60, 60) if full else (5, 6)
     async with control_plane(FAST_JOBS) as plane:
         plane.start_operator()
         await plane.ready()
@@ -37,7 +37,7 @@ async def _measure(full: bool) -> list[Row]:
         await plane.ready()
         slow = await throughput(plane, "one", seconds, _IN_FLIGHT)
     async with control_plane(FAST_JOBS) as plane:
-        sizes = await size(plane, *((9_900, 5_000) if full else (900, 200)))
+        sizes = await size(plane, *((9_900, 5_000) if full else (400, 200)))
         sizes += await wide(plane)
     return [
         _rate("one Pod, Job controller with 500 calls a second", fast, ">= 1,000 a minute"),

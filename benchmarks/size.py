@@ -16,7 +16,7 @@ _AT_ONCE = 32
 _WIDE_EVENTS = 10
 _STARTING = 100
 """Requests that are not settled when the operator starts."""
-_QUIET = 8.0
+_QUIET = 6.0
 """Seconds after which Kopf has ended the tasks that it keeps for each object that changed."""
 
 

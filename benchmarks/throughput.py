@@ -10,7 +10,7 @@ import msgspec
 
 from benchmarks.plane import Plane, since
 
-_WARM_UP = 5.0  # seconds
+_WARM_UP = 3.0  # seconds
 
 
 class Throughput(msgspec.Struct, frozen=True):
