@@ -23,6 +23,8 @@ from tests.e2e.receiver import SECRET
 
 SOURCE = {"configMapKeyRef": {"name": "products", "key": "products.csv"}}
 OUTPUT = {"gcs": {"bucket": "catalogue"}}
+SHARDED: dict[str, Any] = {"sharding": {"imagesPerShard": 10, "maxParallelism": 2}}
+"""Of a spec: two shards at once, for a catalogue of more than ten images."""
 
 # Importing takes two seconds of CPU: done once, for the many operators that tests start.
 _FORKS = multiprocessing.get_context("forkserver")

@@ -8,9 +8,7 @@ from typing import Any
 from imageprocessing_contract import report
 
 from tests.apiserver import kubelet
-from tests.apiserver.shop import Shop
-
-SHARDED: dict[str, Any] = {"sharding": {"imagesPerShard": 10, "maxParallelism": 2}}
+from tests.apiserver.shop import SHARDED, Shop
 
 
 def end_plan(shop: Shop, name: str) -> None:

@@ -6,7 +6,6 @@ import json
 import time
 from collections.abc import Iterable, Iterator
 from itertools import count
-from typing import Any
 
 import httpx
 import pytest
@@ -14,9 +13,7 @@ import pytest
 from tests.apiserver import kubelet
 from tests.apiserver.kube import eventually
 from tests.apiserver.proxy import Answer, Call, Proxy
-from tests.apiserver.shop import Shop
-
-SHARDED: dict[str, Any] = {"sharding": {"imagesPerShard": 10, "maxParallelism": 2}}
+from tests.apiserver.shop import SHARDED, Shop
 
 
 @pytest.fixture(autouse=True)

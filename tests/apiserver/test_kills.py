@@ -15,10 +15,9 @@ from imageprocessing_contract import report
 from tests.apiserver import kubelet
 from tests.apiserver.kube import Object, eventually
 from tests.apiserver.proxy import Call, Cut, Fault, Proxy
-from tests.apiserver.shop import Shop, hook
+from tests.apiserver.shop import SHARDED, Shop, hook
 from tests.e2e.receiver import Receiver, receiving
 
-SHARDED: dict[str, Any] = {"sharding": {"imagesPerShard": 10, "maxParallelism": 2}}
 WAYS: dict[str, tuple[dict[str, Any], dict[str, bytes]]] = {
     "whole": ({}, {"plan": kubelet.whole(5)}),
     "sharded": (

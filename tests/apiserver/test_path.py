@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import httpx
 import msgspec
 import pytest
 from imageprocessing_contract import report
 
 from tests.apiserver import kubelet
-from tests.apiserver.shop import Shop
-
-SHARDED: dict[str, Any] = {"sharding": {"imagesPerShard": 10, "maxParallelism": 2}}
+from tests.apiserver.shop import SHARDED, Shop
 
 
 def test_a_small_catalogue_takes_one_pod(shop: Shop) -> None:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
 
 from imageprocessing_contract import task
 
 from tests.apiserver import kubelet
 from tests.apiserver.kube import Object, eventually
-from tests.apiserver.shop import Shop
+from tests.apiserver.shop import SHARDED, Shop
 
-SHARDED: dict[str, Any] = {"sharding": {"imagesPerShard": 10, "maxParallelism": 2}}
 SUSPENDED = {
     "Ready": ("False", "Suspended"),
     "Reconciling": ("False", "Suspended"),
