@@ -18,6 +18,8 @@ from imageprocessing_contract.task import Step
 VERSION = 1
 MAX_BYTES = 4000
 MAX_SAMPLES = 10
+MAX_SHARDS = 100_000
+"""What an Indexed Job allows."""
 MAX_ERROR = 600
 """Characters of the message of an error."""
 
@@ -118,7 +120,11 @@ def encode(report: Report) -> bytes:
 
 def decode(text: str) -> Report:
     """Reads a report; raises msgspec.DecodeError for anything else, truncation included."""
-    report = msgspec.convert(_unfolded(msgspec.json.decode(text)), Report)
+    try:
+        plain = msgspec.json.decode(text)
+    except RecursionError as error:
+        raise msgspec.DecodeError("the report is nested too deeply") from error
+    report = msgspec.convert(_unfolded(plain), Report)
     if report.version != VERSION:
         message = f"the report has version {report.version}, this operator knows {VERSION}"
         raise msgspec.ValidationError(message)
@@ -143,7 +149,10 @@ def _folded(plain: dict[str, Any]) -> dict[str, Any]:
 def _unfolded(plain: Any) -> Any:
     match plain:
         case {"done": {"results": {"folder": str(folder), **rest}}}:
-            urls = {name: f"{folder}{url}" for name, url in rest.items()}
+            urls = {
+                name: f"{folder}{url}" if isinstance(url, str) else url
+                for name, url in rest.items()
+            }
             return plain | {"done": plain["done"] | {"results": urls}}
     return plain
 

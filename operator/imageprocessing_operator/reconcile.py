@@ -47,12 +47,21 @@ _WORKING: dict[Step, tuple[Reason, str]] = {
 }
 
 
+_PLAN_ERRORS = frozenset(
+    {
+        Reason.CATALOGUE_INVALID,
+        Reason.SOURCE_NOT_READABLE,
+        Reason.OUTPUT_NOT_WRITABLE,
+        Reason.SOURCE_REQUEST_NOT_USABLE,
+        Reason.REQUEST_ID_CONFLICT,
+    }
+)
+
+
 def _known(reason: str) -> Reason:
-    """A worker's reason; a newer worker may have one that this operator does not know."""
-    try:
-        return Reason(reason)
-    except ValueError:
-        return Reason.PLAN_FAILED
+    """A plan's reason; that of a newer worker, or of no worker at all, is not known here."""
+    known = (error for error in _PLAN_ERRORS if error == reason)
+    return next(known, Reason.PLAN_FAILED)
 
 
 def reconcile(request: Request, jobs: Sequence[Job], now: datetime) -> Decision:
@@ -348,6 +357,7 @@ class _Visit:
         """The end, with results."""
         images = done.images
         shards = self.status.shards or Shards(total=1)
+        failed_shards = min(done.failed_shards, shards.total)
         self.status = msgspec.structs.replace(
             self.status,
             images=Images(
@@ -359,8 +369,8 @@ class _Visit:
             ),
             shards=Shards(
                 total=shards.total,
-                succeeded=shards.total - done.failed_shards,
-                failed=done.failed_shards,
+                succeeded=shards.total - failed_shards,
+                failed=failed_shards,
             ),
             bytes=done.bytes,
             results=done.results,

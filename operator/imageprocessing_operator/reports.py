@@ -7,27 +7,27 @@ from typing import Any
 
 import msgspec
 from imageprocessing_contract import names, redact, report
-from imageprocessing_contract.report import Failure, Report, Sample
+from imageprocessing_contract.report import Failure, Report, Results, Sample
 
 from imageprocessing_operator.api import API, core_path
 from imageprocessing_operator.state import Job, LostReport
 
-_PODS = 50
-"""Pods of one step that are looked at: every retry leaves one."""
-
-_REASON, _MESSAGE = 256, 1024
-"""Characters of a failure's reason and message, as in the CRD."""
+_REASON, _MESSAGE, _URL = 256, 1024, 4096
+"""Characters of a failure's reason and message and of a result's URL, as in the CRD."""
 
 
 async def read_report(api: API, job: Job) -> Report | LostReport:
     """The last Pod's report; raises APIError."""
-    selector = f"batch.kubernetes.io/controller-uid={job.uid}"
-    answer = await api.call(
-        "GET",
+    # Every retry and every eviction by a kubelet leaves a Pod: there may be many.
+    phase = "Succeeded" if job.ended == "Complete" else "Failed"
+    pods = await api.list(
         core_path("pods", job.namespace),
-        query={"labelSelector": selector, "limit": _PODS},
+        {
+            "labelSelector": f"batch.kubernetes.io/controller-uid={job.uid}",
+            "fieldSelector": f"status.phase={phase}",
+        },
     )
-    return pick_report(answer.get("items", []), job)
+    return pick_report(pods, job)
 
 
 def pick_report(pods: list[dict[str, Any]], job: Job) -> Report | LostReport:
@@ -45,9 +45,25 @@ def pick_report(pods: list[dict[str, Any]], job: Job) -> Report | LostReport:
         return LostReport(f"{reason}, exit code {last.get('exitCode')}, no report: {error}")
     if found.step != job.step:
         return LostReport(f"the report is of the step {found.step}")
+    wrong = _impossible(found)
+    return LostReport(f"the report has {wrong}") if wrong else _cut(found)
+
+
+def _impossible(found: Report) -> str | None:
+    """What no worker of ours says, None where there is nothing of that kind.
+
+    A number or URL that is beyond the CRD's limits, and the API server refuses the
+    whole status, at every try.
+    """
     if not all(0 <= number < 2**63 for number in _numbers(msgspec.to_builtins(found))):
-        return LostReport("the report has a number that is no count")
-    return _cut(found)
+        return "a number that is no count"
+    if found.shards and (found.catalogue is None or found.shards > report.MAX_SHARDS):
+        return f"{found.shards} shards"
+    if found.done is not None:
+        urls = msgspec.structs.astuple(found.done.results)
+        if any(len(url) > _URL for url in urls):
+            return f"a URL of more than {_URL} characters"
+    return None
 
 
 def _numbers(value: Any) -> Iterator[int]:
@@ -59,14 +75,15 @@ def _numbers(value: Any) -> Iterator[int]:
 
 
 def _cut(found: Report) -> Report:
-    """Within the CRD's limits, whatever a worker writes.
-
-    One string that is too long, and the API server refuses the whole status.
-    """
+    """Texts within the CRD's limits, and fit for a terminal, whatever a worker writes."""
     replace = msgspec.structs.replace
     if catalogue := found.catalogue:
         samples = [
-            Sample(line=s.line, reason=s.reason[:_REASON], message=s.message[:_MESSAGE])
+            Sample(
+                line=s.line,
+                reason=redact.printable(s.reason)[:_REASON],
+                message=redact.printable(s.message)[:_MESSAGE],
+            )
             for s in catalogue.samples[: report.MAX_SAMPLES]
         ]
         found = replace(found, catalogue=replace(catalogue, samples=samples))
@@ -74,13 +91,20 @@ def _cut(found: Report) -> Report:
         failures = [
             Failure(
                 line=f.line,
-                url=redact.url(f.url),
-                reason=f.reason[:_REASON],
-                message=f.message[:_MESSAGE],
+                url=redact.printable(redact.url(f.url)),
+                reason=redact.printable(f.reason)[:_REASON],
+                message=redact.printable(f.message)[:_MESSAGE],
             )
             for f in done.failures[: report.MAX_SAMPLES]
         ]
-        found = replace(found, done=replace(done, failures=failures))
+        results = Results(
+            csv_url=redact.printable(done.results.csv_url),
+            failed_url=redact.printable(done.results.failed_url),
+            report_url=redact.printable(done.results.report_url),
+        )
+        found = replace(found, done=replace(done, failures=failures, results=results))
+    if error := found.error:
+        found = replace(found, error=replace(error, message=redact.printable(error.message)))
     return found
 
 

@@ -92,6 +92,12 @@ def _run(environment: dict[str, str], log: Path) -> None:
     sys.exit(main())
 
 
+def is_over(job: Object) -> bool:
+    """Whether a Job has ended."""
+    conditions = job.get("status", {}).get("conditions", [])
+    return any(c["type"] in {"Complete", "Failed"} and c["status"] == "True" for c in conditions)
+
+
 def hook(url: str, secret: str = "hook", **fields: Any) -> Object:
     """A request's webhook, signed with what Shop.make_secret() has made."""
     return {"url": url, "secretKeyRef": {"name": secret, "key": "key"}, **fields}

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from imageprocessing_contract import report
 
 from tests.apiserver import kubelet
-from tests.apiserver.shop import SHARDED, Shop
+from tests.apiserver.shop import SHARDED, Shop, is_over
 
 
 def end_plan(shop: Shop, name: str) -> None:
@@ -49,11 +48,6 @@ def test_the_operator_is_killed_during_each_step(shop: Shop) -> None:
     jobs = shop.jobs("crash")
     assert {job["metadata"]["name"]: job["metadata"]["uid"] for job in jobs} == uids
     shop.wait_events("crash", "Started", "Finished")
-
-
-def is_over(job: dict[str, Any]) -> bool:
-    conditions = job.get("status", {}).get("conditions", [])
-    return any(c["type"] in {"Complete", "Failed"} and c["status"] == "True" for c in conditions)
 
 
 def test_a_lost_status_is_found_again(shop: Shop) -> None:
@@ -112,52 +106,6 @@ def test_requests_that_are_deleted_take_their_jobs_along(shop: Shop) -> None:
         assert shop.kube.get("ipr", "gone")["metadata"]["uid"] == new
         assert shop.jobs_of(uid) == []
         shop.kube.delete("ipr", "gone")
-
-
-GARBLED: dict[str, bytes | str] = {
-    "no-message": "",
-    "cut": kubelet.planned(20, 2)[:-9],
-    "no-json": "Killed",
-    "other-version": b'{"step":"plan","version":2}',
-    "other-step": kubelet.finalized(20, 2),
-    "below-zero": b'{"step":"plan","shards":2,"catalogue":{"rows":-1,"images":2,"invalidRows":0}}',
-}
-
-
-def test_a_report_that_cannot_be_read_means_another_attempt(shop: Shop) -> None:
-    for name in GARBLED:
-        shop.apply(name)
-    for name, message in GARBLED.items():
-        shop.finish_step(name, "plan", message)
-    for name in GARBLED:
-        shop.finish_step(name, "plan", kubelet.whole(3), attempt=2)
-    for name in GARBLED:
-        status = shop.wait_finished(name, "Succeeded")
-        assert status["steps"] == {"plan": 2}
-        assert shop.steps(name) == ["plan-1", "plan-2"]
-
-
-def test_a_report_goes_with_its_pod(shop: Shop) -> None:
-    """The Pod is deleted before the operator could read it; and after five times it ends."""
-    shop.apply("unread")
-    shop.apply("never")
-    for attempt in range(1, 6):
-        job = shop.job("never", "plan", attempt)
-        if attempt > 1:
-            shop.kubelet.finish(job, "")
-            continue
-        other = shop.job("unread", "plan")
-        shop.operator.kill()
-        shop.kubelet.finish(job, "")
-        shop.kubelet.finish(other, kubelet.whole(3))
-        shop.wait_job(other, is_over)
-        for pod in shop.kube.list("pods", labels=f"batch.kubernetes.io/job-name={other}"):
-            shop.kube.delete("pods", pod["metadata"]["name"])
-        shop.operator.start()
-        shop.finish_step("unread", "plan", kubelet.whole(3), attempt=2)
-    shop.wait_finished("unread", "Succeeded")
-    shop.wait_finished("never", "ReportLost")
-    assert shop.status("never")["steps"] == {"plan": 5}
 
 
 def test_pods_that_fail_are_tried_again(shop: Shop) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import httpx
-import msgspec
 import pytest
 from imageprocessing_contract import report
 
@@ -159,32 +158,3 @@ def test_another_request_has_the_id(shop: Shop) -> None:
     shop.finish_step("conflict", "plan", message, report.EXIT_FINAL)
     shop.wait_finished("conflict", "RequestIDConflict")
     assert shop.status("conflict")["requestID"] == "taken"
-
-
-def test_an_error_that_nobody_knows_ends_the_request(shop: Shop) -> None:
-    shop.apply("unknown-error")
-    message = kubelet.refused("plan", "NewerReason", "from a newer worker")
-    shop.finish_step("unknown-error", "plan", message, report.EXIT_FINAL)
-    shop.wait_finished("unknown-error", "PlanFailed")
-    assert shop.operator.running
-
-
-def test_a_report_beyond_the_bounds_of_status_is_cut(shop: Shop) -> None:
-    failures = [
-        report.Failure(line=1, url="http://x/" + "u" * 300, reason="R" * 300, message="m" * 1200)
-    ]
-    found = report.Report(
-        step="plan",
-        catalogue=kubelet.catalogue(2),
-        shards=1,
-        done=kubelet.done(2),
-    )
-    assert found.done is not None
-    found = msgspec.structs.replace(
-        found, done=msgspec.structs.replace(found.done, failures=failures)
-    )
-    shop.apply("wide")
-    shop.finish_step("wide", "plan", msgspec.json.encode(found))
-    status = shop.wait_finished("wide", "Succeeded")
-    (failure,) = status["failures"]
-    assert (len(failure["url"]), len(failure["message"])) == (160, 1024)

@@ -10,6 +10,7 @@ import msgspec
 from imageprocessing_contract import names, report
 from imageprocessing_contract.guard import Guard
 from imageprocessing_contract.reasons import Reason, RowReason
+from imageprocessing_contract.report import MAX_SHARDS
 from imageprocessing_contract.task import Task
 
 from imageprocessing_worker import catalogue_copy
@@ -32,8 +33,6 @@ class _OfSpec(Protocol):
 
 
 T = TypeVar("T", bound=_OfSpec)
-MAX_SHARDS = 100_000
-"""What an Indexed Job allows."""
 
 
 class Shard(msgspec.Struct, frozen=True, array_like=True):
