@@ -191,8 +191,10 @@ class Controller:
                 await asyncio.sleep(_LIST_AGAIN)
             else:
                 self._listed.set()
+                # Not wait_for: in Python 3.11 it makes a task, which Kopf waits for at its end.
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._gap.wait(), RESYNC)
+                    async with asyncio.timeout(RESYNC):
+                        await self._gap.wait()
 
     async def _work(self) -> None:
         # Without the Jobs, every request would seem to lack its own.
