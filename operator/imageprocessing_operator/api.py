@@ -7,7 +7,7 @@ tokens and its TLS are what we want of it.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -32,10 +32,22 @@ class APIError(Exception):
     `retry_after`: seconds that it asks for before the next call.
     """
 
-    def __init__(self, status: int, reason: str, message: str, retry_after: float = 0.0) -> None:
+    def __init__(
+        self,
+        status: int,
+        reason: str,
+        message: str,
+        retry_after: float = 0.0,
+        causes: Iterable[str] = (),
+    ) -> None:
         super().__init__(f"{status} {reason}: {message}")
         self.status, self.reason, self.message = status, reason, message
-        self.retry_after = retry_after
+        self.retry_after, self._causes = retry_after, frozenset(causes)
+
+    @property
+    def namespace_terminates(self) -> bool:
+        """Whether nothing can be created because the namespace is being deleted."""
+        return "NamespaceTerminating" in self._causes
 
     @property
     def transient(self) -> bool:
@@ -89,7 +101,9 @@ class API:
             raise APIError(response.status, "NotAnObject", "the answer is no JSON object")
         if response.status >= 400:
             reason, message = answer.get("reason", "Unknown"), answer.get("message", "")
-            raise APIError(response.status, reason, message, asked)
+            causes = (answer.get("details") or {}).get("causes") or []
+            whys = [cause.get("reason", "") for cause in causes]
+            raise APIError(response.status, reason, message, asked, whys)
         return answer
 
     async def list(self, path: str, query: Mapping[str, str | int]) -> list[Object]:

@@ -56,6 +56,8 @@ class Executor:
             # 409: two at once in a quota.
             if error.transient or error.status in (401, 409):
                 raise
+            if error.namespace_terminates:
+                return Trouble(Reason.NAMESPACE_TERMINATING, error.message, now, final=True)
             message = f"the API server refuses the Job: {error.message}"
             return Trouble(Reason.JOB_REFUSED, message, now, final=True)
         logger.info("created Job %s/%s", request.namespace, body["metadata"]["name"])

@@ -248,8 +248,12 @@ class _Visit:
         if job is None:
             return self.begin(step, max(1, getattr(self.status.steps, step)))
         actions: list[Action] = []
+        if job.trouble and job.trouble.reason == Reason.NAMESPACE_TERMINATING:
+            # The Pods of an Indexed Job keep their finalizers until others take their place,
+            # which nothing can do there: the namespace would stay for ever (tried).
+            actions += [] if job.deleting else [DeleteJob(job)]
         # One that is being deleted must be gone before its name is free.
-        if not job.deleting:
+        elif not job.deleting:
             # Kueue decides on suspend and parallelism of the Jobs in its queues.
             if self.request.queue is None:
                 actions += self.adjusting(job)

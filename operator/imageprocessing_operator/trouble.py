@@ -15,7 +15,7 @@ from typing import Any
 from imageprocessing_contract import names
 from imageprocessing_contract.reasons import Reason
 
-from imageprocessing_operator.api import API, Object, core_path
+from imageprocessing_operator.api import API, APIError, Object, core_path
 from imageprocessing_operator.state import Job, Trouble
 
 _PODS = 5
@@ -48,7 +48,7 @@ async def find_trouble(api: API, job: Job, now: datetime) -> Trouble | None:
     # The same cause keeps the time at which it was first seen.
     known = job.trouble
     since = known.since if known and known.reason == reason else now
-    return Trouble(reason, message, since)
+    return Trouble(reason, message, since, final=reason == Reason.NAMESPACE_TERMINATING)
 
 
 async def _late_pods(api: API, job: Job, now: datetime) -> tuple[Reason, str] | None:
@@ -73,12 +73,29 @@ async def _no_pods(api: API, job: Job) -> tuple[Reason, str] | None:
     """Pods that the Job controller was refused, if the last one was."""
     failed = await _last_event(api, job.namespace, job.uid, "FailedCreate")
     if failed is None:
-        return None
+        # Of that no event can tell.
+        return await _terminating_namespace(api, job.namespace)
     created = await _last_event(api, job.namespace, job.uid, "SuccessfulCreate")
     # Events live for an hour: an old one says nothing about a Job between two Pods.
     if created is not None and created["lastTimestamp"] > failed["lastTimestamp"]:
         return None
     return Reason.PODS_NOT_CREATED, failed.get("message", "")
+
+
+async def _terminating_namespace(api: API, namespace: str) -> tuple[Reason, str] | None:
+    """Whether anything can be created; asked in a way that creates nothing."""
+    body = {
+        "metadata": {"generateName": "nothing-", "namespace": namespace},
+        "involvedObject": {"namespace": namespace},
+    }
+    try:
+        await api.call("POST", core_path("events", namespace), query={"dryRun": "All"}, body=body)
+    except APIError as error:
+        if error.namespace_terminates:
+            return Reason.NAMESPACE_TERMINATING, f"namespace {namespace} is being deleted"
+        if error.status != 403:
+            raise
+    return None
 
 
 async def _pending_pods(api: API, job: Job) -> tuple[Reason, str] | None:

@@ -84,8 +84,8 @@ class Kube:
     def patch(self, plural: str, name: str, body: Object, sub: str = "") -> Object:
         return self.call("PATCH", self.path(plural, name, sub), json=body, headers=MERGE)
 
-    def delete(self, plural: str, name: str) -> None:
-        body = {"propagationPolicy": "Background", "gracePeriodSeconds": 0}
+    def delete(self, plural: str, name: str, propagation: str = "Background") -> None:
+        body = {"propagationPolicy": propagation, "gracePeriodSeconds": 0}
         self.call("DELETE", self.path(plural, name), json=body)
 
 

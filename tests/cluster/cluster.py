@@ -80,7 +80,7 @@ class Cluster:
             self.wait(f"serviceaccount/default -n {name} --for=create")
             yield name
         finally:
-            self.kubectl("delete", "namespace", name, "--wait=false")
+            self.kubectl("delete", "namespace", name, "--wait=false", "--ignore-not-found")
 
     def wait(self, condition: str, seconds: float = 60) -> None:
         """Runs `kubectl wait`; the condition is its arguments."""

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from imageprocessing_contract.reasons import Reason
+from imageprocessing_operator.api import APIError
 from imageprocessing_operator.state import Trouble
 from imageprocessing_operator.trouble import find_trouble, read_pod
 
@@ -17,8 +18,16 @@ class Answers:
 
     def __init__(self, events: dict[str, list[dict[str, Any]]], pods: list[dict[str, Any]]) -> None:
         self.events, self.pods = events, pods
+        self.refusal: APIError | None = None
 
-    async def call(self, method: str, path: str, *, query: dict[str, Any]) -> dict[str, Any]:
+    async def call(
+        self, method: str, path: str, *, query: dict[str, Any], body: Any = None
+    ) -> dict[str, Any]:
+        if body is not None:
+            assert (method, query) == ("POST", {"dryRun": "All"})
+            if self.refusal:
+                raise self.refusal
+            return {}
         if path.endswith("/pods"):
             return {"items": self.pods}
         return {"items": self.events.get(query["fieldSelector"], [])}
@@ -53,6 +62,18 @@ async def test_a_refusal_before_the_last_pod_is_history() -> None:
     assert await look(NO_POD, events) is None
     events = events_of("plan-1", FailedCreate=FAILED, SuccessfulCreate=[event("made", 4)])
     assert await look(NO_POD, events) is not None
+
+
+@pytest.mark.parametrize(
+    ("causes", "reason"), [(["NamespaceTerminating"], Reason.NAMESPACE_TERMINATING), ([], None)]
+)
+async def test_nothing_can_be_created(causes: list[str], reason: Reason | None) -> None:
+    """Of a namespace that terminates no event tells; another refusal is none of ours."""
+    answers = Answers({}, [])
+    answers.refusal = APIError(403, "Forbidden", "no", causes=causes)
+    found = await find_trouble(answers, NO_POD, NOW)  # type: ignore[arg-type]
+    assert (found and found.reason) == reason
+    assert found is None or found.final
 
 
 def waiting(reason: str) -> dict[str, Any]:
