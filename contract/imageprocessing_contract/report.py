@@ -20,6 +20,8 @@ MAX_BYTES = 4000
 MAX_SAMPLES = 10
 MAX_SHARDS = 100_000
 """What an Indexed Job allows."""
+MAX_IMAGES = 10**12
+"""More than any catalogue has, few enough to reckon a rate and a time with; as in the CRD."""
 MAX_ERROR = 600
 """Characters of the message of an error."""
 

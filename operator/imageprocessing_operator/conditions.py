@@ -13,6 +13,8 @@ from imageprocessing_operator.status import ConditionStatus, Status
 Truth = Literal["True", "False", "Unknown"]
 _MESSAGE = 1024  # characters; the API allows 32,768, people read one line
 
+_FOREIGN = 10  # conditions of others: the CRD has room for 16
+
 
 class Said(msgspec.Struct, frozen=True):
     """What is said of one condition."""
@@ -79,7 +81,10 @@ def failed(reason: Reason, message: str) -> Phase:
 def apply(
     old: Status, generation: int, now: datetime, said: dict[Condition, Said]
 ) -> list[ConditionStatus]:
-    """All conditions in the order of Condition; a time changes only with its status."""
+    """All conditions in the order of Condition, then those that others wrote.
+
+    A time changes only with its status.
+    """
     result: list[ConditionStatus] = []
     for kind in Condition:
         before = old.condition(kind)
@@ -99,4 +104,5 @@ def apply(
                 last_transition_time=before.last_transition_time if before and kept else now,
             )
         )
-    return result
+    ours = {str(kind) for kind in Condition}
+    return result + [c for c in old.conditions if c.type not in ours][:_FOREIGN]

@@ -47,7 +47,7 @@ def pending(request: Request) -> Said:
     return Said("False", Reason.DELIVERY_PENDING, "delivered once the request has finished")
 
 
-def opened(request: Request, outcome: Reason, now: datetime) -> Webhook | None:
+def opened(request: Request, outcome: str, now: datetime) -> Webhook | None:
     """The outbox of a request that has just finished."""
     if request.spec.webhook is None:
         return None
@@ -57,8 +57,13 @@ def opened(request: Request, outcome: Reason, now: datetime) -> Webhook | None:
 def visit(request: Request, now: datetime) -> Visit:
     """Send what is due, take in what came of it, and say when to look again."""
     webhook = request.status.webhook
-    if webhook is None or request.spec.webhook is None:
+    if request.spec.webhook is None:
         return Visit(webhook=webhook, notified=pending(request), settled=True)
+    if webhook is None:
+        # Somebody removed it: what was sent is sent again, under the same id.
+        finished = request.status.condition(Condition.FINISHED)
+        webhook = opened(request, finished.reason if finished else "", now)
+        return Visit(webhook=webhook, notified=pending(request), again=now)
     if webhook.delivered_time is not None:
         return _delivered(webhook, [])
     if webhook.next_attempt_time is None:

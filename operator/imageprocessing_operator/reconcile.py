@@ -33,6 +33,8 @@ from imageprocessing_operator.status import Images, Shards, Status, Steps
 
 MAX_ATTEMPTS = 5
 """Jobs of one step whose report was lost, before the request fails."""
+MAX_SUSPENDED = 3_153_600_000
+"""Seconds of all suspensions that status holds, as in the CRD: a hundred years."""
 QUIET = timedelta(seconds=10)
 """How long a Job may have no running Pod before its cause is looked for."""
 LONG_WAIT = timedelta(seconds=30)
@@ -129,8 +131,9 @@ class _Visit:
 
     @property
     def is_sharded(self) -> bool:
-        """Whether there are more shards than the plan's own Pod does."""
-        return self.status.shards is not None and self.status.shards.total > 1
+        """Whether a plan has said that there are more shards than its own Pod does."""
+        shards = self.status.shards if self.status.catalogue else None
+        return shards is not None and shards.total > 1
 
     @property
     def cause(self) -> Reason | None:
@@ -166,9 +169,12 @@ class _Visit:
         if self.request.spec.suspend:
             self.status = msgspec.structs.replace(status, suspend_time=since or self.now)
         elif since is not None:
-            seconds = status.suspended_seconds + int((self.now - since).total_seconds())
+            # A clock may have been set back since.
+            seconds = max(0, int((self.now - since).total_seconds()))
             self.status = msgspec.structs.replace(
-                status, suspend_time=None, suspended_seconds=seconds
+                status,
+                suspend_time=None,
+                suspended_seconds=min(status.suspended_seconds + seconds, MAX_SUSPENDED),
             )
 
     @property
@@ -289,34 +295,35 @@ class _Visit:
 
     def take_catalogue(self, report: Report) -> None:
         """Counts of the catalogue into status."""
-        catalogue, shards = report.catalogue, report.shards
+        catalogue, shards = report.catalogue, self.status.shards
         if catalogue is None:
             return
+        if report.shards and (shards is None or shards.total != report.shards):
+            shards = Shards(total=report.shards)
         self.status = msgspec.structs.replace(
             self.status,
             catalogue=catalogue,
-            shards=self.status.shards or (Shards(total=shards) if shards else None),
+            shards=shards,
             images=self.status.images or Images(total=catalogue.images),
         )
 
     def count_shards(self, job: Job) -> None:
         """Live progress, from completed indexes and the plan."""
-        shards, images = self.status.shards, self.status.images
-        if shards is None or images is None:
-            return
-        over = job.succeeded + job.failed_indexes
-        processed = images.total * over // max(1, shards.total)
+        catalogue, images = self.status.catalogue, self.status.images
+        total = catalogue.images if catalogue else 0
+        known = Images(total=total, processed=images.processed if images else 0)
+        processed = total * (job.succeeded + job.failed_indexes) // job.completions
         runs = not (job.ended or job.suspended or self.request.spec.suspend)
         self.status = msgspec.structs.replace(
             self.status,
             shards=Shards(
-                total=shards.total,
+                total=job.completions,
                 active=job.active,
                 succeeded=job.succeeded,
                 failed=job.failed_indexes,
             ),
-            images=msgspec.structs.replace(images, processed=processed),
-            progress=reckon(self.status.progress, images, processed, self.now) if runs else None,
+            images=Images(total=total, processed=processed),
+            progress=reckon(self.status.progress, known, processed, self.now) if runs else None,
         )
 
     # -- suspend, deadline, end ------------------------------------------------------

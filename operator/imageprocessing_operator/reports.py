@@ -59,6 +59,8 @@ def _impossible(found: Report) -> str | None:
         return "a number that is no count"
     if found.shards and (found.catalogue is None or found.shards > report.MAX_SHARDS):
         return f"{found.shards} shards"
+    if found.catalogue and found.catalogue.images > report.MAX_IMAGES:
+        return f"{found.catalogue.images} images"
     if found.done is not None:
         urls = msgspec.structs.astuple(found.done.results)
         if any(len(url) > _URL for url in urls):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from typing import Any, Literal
 
@@ -13,6 +14,8 @@ from imageprocessing_contract.request import Spec, parse_spec, spec_hash
 from imageprocessing_contract.task import Step
 
 from imageprocessing_operator.status import Status, parse
+
+_ATTEMPT = re.compile("[1-9][0-9]{0,2}")  # as many as the CRD has room for
 
 
 class Delivery(msgspec.Struct, frozen=True, kw_only=True):
@@ -135,7 +138,7 @@ def read_job(body: dict[str, Any]) -> Job | None:
     labels = meta.get("labels", {})
     uid, step = labels.get(names.LABEL_REQUEST_UID), labels.get(names.LABEL_STEP)
     attempt = labels.get(names.LABEL_ATTEMPT, "")
-    if not uid or step not in ("plan", "shards", "finalize") or not attempt.isdecimal():
+    if not uid or step not in ("plan", "shards", "finalize") or not _ATTEMPT.fullmatch(attempt):
         return None
     owners = meta.get("ownerReferences", [])
     # Only Complete and Failed are the end: SuccessCriteriaMet and FailureTarget come up

@@ -210,7 +210,7 @@ DEADLINES: dict[str, tuple[int, Status, list[Job], list[str]]] = {
     ),
     "stopped in the plan": (3600, BEGUN, [a_job("plan")], ["update plan suspend=True"]),
     "Job lost": (3600, SHARDED, [], ["create finalize 1 DeadlineExceeded"]),
-    "just done": (3600, SHARDED, [ended("shards")], ["create finalize 1"]),
+    "just done": (3600, SHARDED, [ended("shards", completions=2)], ["create finalize 1"]),
     "just planned": (
         3600,
         BEGUN,
