@@ -57,6 +57,7 @@ class Reason(StrEnum):
     CONTAINER_NOT_CREATED = "ContainerNotCreated"
     VOLUME_NOT_MOUNTED = "VolumeNotMounted"
     NODE_LOST = "NodeLost"
+    PODS_DISRUPTED = "PodsDisrupted"
     NAMESPACE_TERMINATING = "NamespaceTerminating"
     # The webhook
     NO_WEBHOOK = "NoWebhook"

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from datetime import datetime
 
 import msgspec
 from imageprocessing_contract.report import Report
 
-from imageprocessing_operator.state import Job, LostReport, Request, Trouble
+from imageprocessing_operator.state import Interruptions, Job, LostReport, Request, Trouble
 
 Key = tuple[str, str]
 """Namespace and name of a request."""
@@ -16,7 +17,8 @@ Key = tuple[str, str]
 class Cache:
     """Newest known state; an event that is older than what is there is dropped."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], datetime]) -> None:
+        self._clock = clock
         self._requests: dict[Key, Request] = {}
         self._keys: dict[str, Key] = {}
         self._jobs: dict[str, dict[str, Job]] = {}
@@ -80,7 +82,12 @@ class Cache:
         if known is not None:
             running = 0 < job.active <= job.ready and not job.terminating
             trouble = None if running or job.ended else known.trouble
-            job = msgspec.structs.replace(job, report=known.report, trouble=trouble)
+            job = msgspec.structs.replace(
+                job,
+                report=known.report,
+                trouble=trouble,
+                interruptions=interruptions(known, job, self._clock()),
+            )
         self._jobs.setdefault(job.request_uid, {})[job.uid] = job
         self._changed.add(job.uid)
         return None if _same(job, known) else self._keys.get(job.request_uid)
@@ -129,7 +136,12 @@ class Cache:
         for job in jobs:
             known = known_jobs.pop(job.uid, None)
             if known is not None and job.uid not in changed:
-                known = msgspec.structs.replace(job, report=known.report, trouble=known.trouble)
+                known = msgspec.structs.replace(
+                    job,
+                    report=known.report,
+                    trouble=known.trouble,
+                    interruptions=known.interruptions,
+                )
             self.put_job(known or job)
         # What came after the list was made.
         for request in known_requests.values():
@@ -146,6 +158,26 @@ class Cache:
 
     def _is_gone(self, what: Request | Job) -> bool:
         return int(what.resource_version) <= self._gone.get(what.uid, -1)
+
+
+def interruptions(known: Job, job: Job, now: datetime) -> Interruptions | None:
+    """Those known before, and Pods that went between the two without an end that counts.
+
+    A Pod that is evicted or deleted leaves nothing behind in the Job, and most often no Pod.
+    """
+    on = job.succeeded + job.failed_indexes > known.succeeded + known.failed_indexes
+    before = None if on else known.interruptions
+    if known.suspended or job.suspended or job.deleting or job.ended:
+        return before
+    surplus = max(0, known.active - job.parallelism)
+    went = known.ready - job.ready - (job.finished_pods - known.finished_pods) - surplus
+    if went <= 0:
+        return before
+    return Interruptions(
+        count=went + (before.count if before else 0),
+        first=before.first if before else now,
+        last=now,
+    )
 
 
 def _same(new: Request | Job, known: Request | Job | None) -> bool:

@@ -37,6 +37,8 @@ MAX_SUSPENDED = 3_153_600_000
 """Seconds of all suspensions that status holds, as in the CRD: a hundred years."""
 QUIET = timedelta(seconds=10)
 """How long a Job may have no running Pod before its cause is looked for."""
+DISRUPTIONS = 3
+"""Pods that went while they ran, without any that got done: one drain of a node is no trouble."""
 LONG_WAIT = timedelta(seconds=30)
 """How long a request that is blocked is left alone."""
 STALLED_AFTER = timedelta(minutes=10)
@@ -265,7 +267,19 @@ class _Visit:
                 actions += self.adjusting(job)
             if not job.suspended and (job.terminating or job.ready < max(1, job.active)):
                 actions.append(FindTrouble(job))
-        return self.carry_on(step, actions, job.trouble)
+        return self.carry_on(step, actions, job.trouble or self.disruption(job))
+
+    def disruption(self, job: Job) -> Trouble | None:
+        """Pods that are ended from outside again and again; each time it goes on, or begins anew."""
+        known = job.interruptions
+        if known is None or known.count < DISRUPTIONS or self.now - known.last >= STALLED_AFTER:
+            return None
+        # Without their number, or every one would be a write of status.
+        message = (
+            f"Pods of Job {job.name} are evicted or deleted again and again while they run; "
+            "kubectl get events says by whom"
+        )
+        return Trouble(Reason.PODS_DISRUPTED, message, known.first)
 
     def adjusting(self, job: Job) -> list[Action]:
         """Resume a Job that was suspended, and follow maxParallelism."""

@@ -46,6 +46,14 @@ class Trouble(msgspec.Struct, frozen=True):
     final: bool = False
 
 
+class Interruptions(msgspec.Struct, frozen=True):
+    """Pods that went while they ran, since the Job last got on."""
+
+    count: int
+    first: datetime
+    last: datetime
+
+
 class Request(msgspec.Struct, frozen=True, kw_only=True):
     """One ImageProcessingRequest; spec has no inline source, only its hash counts here."""
 
@@ -80,7 +88,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
-    """One step's Job; report and trouble are what was found out about it since."""
+    """One step's Job; report, trouble and interruptions are what was found out about it since."""
 
     namespace: str
     name: str
@@ -102,10 +110,13 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     terminating: int
     succeeded: int
     failed_indexes: int
+    finished_pods: int
+    """Pods that succeeded, or failed in a way that counts."""
     ended: Literal["Complete", "Failed"] | None
     end_message: str
     report: Report | LostReport | None = None
     trouble: Trouble | None = None
+    interruptions: Interruptions | None = None
 
 
 def read_request(body: dict[str, Any]) -> Request:
@@ -171,6 +182,9 @@ def read_job(body: dict[str, Any]) -> Job | None:
         terminating=status.get("terminating", 0),
         succeeded=status.get("succeeded", 0),
         failed_indexes=_count_indexes(status.get("failedIndexes", "")),
+        finished_pods=status.get("succeeded", 0)
+        + status.get("failed", 0)
+        + sum(len(uids) for uids in status.get("uncountedTerminatedPods", {}).values()),
         ended=end["type"] if end else None,
         end_message=": ".join(part for part in (end.get("reason"), end.get("message")) if part)
         if end

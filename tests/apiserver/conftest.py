@@ -59,11 +59,7 @@ def open_shop(
     """A namespace named after the test's module, and an operator for it alone."""
     name = request.module.__name__.rpartition(".")[2].removeprefix("test_")
     with cluster.namespace(name) as namespace:
-        settings = {
-            "namespaces": json.dumps([namespace]),
-            "webhook_allowed_networks": '["127.0.0.2/32"]',
-        }
-        operator = Operator(kubeconfig, folder / "log", settings)
+        operator = operator_of(namespace, kubeconfig, folder / "log")
         kube = Kube(cluster.kubeconfig, namespace)
         kube.create("serviceaccounts", {"metadata": {"name": ACCOUNT}})
         try:
@@ -72,3 +68,12 @@ def open_shop(
             if operator.running:
                 operator.kill()
             kube.close()
+
+
+def operator_of(namespace: str, kubeconfig: Path, log: Path) -> Operator:
+    """An operator for one namespace, which may send webhooks to 127.0.0.2."""
+    settings = {
+        "namespaces": json.dumps([namespace]),
+        "webhook_allowed_networks": '["127.0.0.2/32"]',
+    }
+    return Operator(kubeconfig, log, settings)

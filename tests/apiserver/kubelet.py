@@ -119,6 +119,23 @@ class Kubelet:
         phase = "Failed" if code else "Succeeded"
         self._write(pod, phase, {"name": "worker", "state": {"terminated": end}}, ready=False)
 
+    def evict(self, pod: Object) -> None:
+        """The node has too little memory: the Pod fails, and stays as it is."""
+        disrupted = {
+            "type": "DisruptionTarget",
+            "status": "True",
+            "reason": "TerminationByKubelet",
+            "message": "The node was low on resource: memory.",
+        }
+        status = {
+            "phase": "Failed",
+            "reason": "Evicted",
+            "message": disrupted["message"],
+            "conditions": [disrupted],
+            "containerStatuses": [],
+        }
+        self._kube.patch("pods", pod["metadata"]["name"], {"status": status}, "status")
+
     def hold(self, pod: Object, reason: str, message: str) -> None:
         """The worker cannot be started."""
         waiting = {"name": "worker", "state": {"waiting": {"reason": reason, "message": message}}}

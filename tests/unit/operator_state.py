@@ -62,6 +62,7 @@ def a_job(step: Any, **fields: Any) -> Job:
         "terminating": 0,
         "succeeded": 0,
         "failed_indexes": 0,
+        "finished_pods": 0,
         "ended": None,
         "end_message": "",
     }

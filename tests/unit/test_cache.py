@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import count
+from typing import Any
+
 import msgspec
 import pytest
 from imageprocessing_contract.reasons import Reason
-from imageprocessing_operator.cache import Cache
-from imageprocessing_operator.state import Job, Request, Trouble
+from imageprocessing_operator.cache import Cache, interruptions
+from imageprocessing_operator.state import Interruptions, Job, Request, Trouble
 
 from tests.unit.operator_state import NOW, PLANNED, UID, a_job, a_request
 
@@ -30,7 +33,7 @@ def seen(cache: Cache) -> str | None:
 
 
 def test_older_versions_are_dropped() -> None:
-    cache = Cache()
+    cache = Cache(lambda: NOW)
     for number, key in ((9, KEY), (10, KEY), (2, None)):
         assert cache.put_request(version(number)) == key
         cache.put_job(job(number))
@@ -41,7 +44,7 @@ def test_older_versions_are_dropped() -> None:
 
 def test_what_changes_nothing_that_is_read_is_no_news() -> None:
     """Our own writes come back as events; a Job's controller writes what nobody reads here."""
-    cache = Cache()
+    cache = Cache(lambda: NOW)
     request, first = version(3), job(3)
     assert (cache.put_request(request), cache.put_job(first)) == (KEY, KEY)
     again = msgspec.structs.replace(request, resource_version="4")
@@ -71,7 +74,7 @@ def test_a_job_that_was_let_go_stays_until_its_request_settles(answer_first: boo
 
 
 def test_a_settled_request_takes_its_jobs_along() -> None:
-    cache = Cache()
+    cache = Cache(lambda: NOW)
     cache.put_request(version(3))
     cache.put_job(job(3))
     cache.drop_request(version(4))
@@ -80,7 +83,7 @@ def test_a_settled_request_takes_its_jobs_along() -> None:
 
 def test_what_went_does_not_come_back() -> None:
     """An event from before a request settled, or a Job was deleted, may still be on its way."""
-    cache = Cache()
+    cache = Cache(lambda: NOW)
     cache.put_request(version(3))
     cache.put_job(job(3))
     cache.drop_request(version(5))
@@ -93,7 +96,7 @@ def test_what_went_does_not_come_back() -> None:
 
 
 def test_another_request_of_the_same_name() -> None:
-    cache = Cache()
+    cache = Cache(lambda: NOW)
     cache.put_request(version(3, "old"))
     cache.put_request(version(7, "new"))
     cache.put_request(version(4, "old"))
@@ -105,7 +108,7 @@ def test_another_request_of_the_same_name() -> None:
 
 def test_a_list_replaces_all_whatever_its_versions() -> None:
     """After a restored etcd they run backwards."""
-    cache = Cache()
+    cache = Cache(lambda: NOW)
     cache.put_request(version(90))
     cache.drop_job(job(95, uid="again"))
     cache.put_job(job(90, uid="lost"))
@@ -119,7 +122,7 @@ def test_a_list_replaces_all_whatever_its_versions() -> None:
 
 
 def test_a_list_is_older_than_what_came_while_it_was_made() -> None:
-    cache = Cache()
+    cache = Cache(lambda: NOW)
     cache.put_request(version(3))
     cache.put_job(job(3, uid="goes"))
     cache.put_job(job(3, uid="changes"))
@@ -134,7 +137,7 @@ def test_a_list_is_older_than_what_came_while_it_was_made() -> None:
 
 
 def test_what_was_found_out_stays_with_the_job() -> None:
-    cache = Cache()
+    cache = Cache(lambda: NOW)
     cache.put_job(job(1, ready=0))
     cache.learn(job(1), trouble=TROUBLE)
     cache.put_job(job(2, ready=0))
@@ -146,3 +149,42 @@ def test_what_was_found_out_stays_with_the_job() -> None:
     assert cache.jobs(UID)[0].trouble is None
     cache.learn(job(9, uid="unknown"), trouble=TROUBLE)
     assert [j.uid for j in cache.jobs(UID)] == ["plan-1"]
+
+
+RUNNING = a_job("shards", active=2, ready=2, parallelism=2, completions=9)
+GONE: dict[str, tuple[dict[str, Any], int]] = {
+    "evicted": ({"ready": 1}, 1),
+    "all of them": ({"ready": 0, "active": 0, "terminating": 2}, 2),
+    "another in its place": ({"ready": 1, "active": 2}, 1),
+    "done": ({"ready": 1, "succeeded": 1, "finished_pods": 1}, 0),
+    "failed": ({"ready": 1, "finished_pods": 1}, 0),
+    "failed for good": ({"ready": 1, "failed_indexes": 1, "finished_pods": 1}, 0),
+    "suspended": ({"ready": 0, "suspended": True}, 0),
+    "fewer wanted": ({"ready": 1, "parallelism": 1}, 0),
+    "being deleted": ({"ready": 0, "deleting": True}, 0),
+    "ended": ({"ready": 0, "ended": "Failed"}, 0),
+    "one more": ({"ready": 3}, 0),
+}
+
+
+@pytest.mark.parametrize("case", GONE)
+def test_pods_that_went_while_they_ran(case: str) -> None:
+    fields, expected = GONE[case]
+    found = interruptions(RUNNING, msgspec.structs.replace(RUNNING, **fields), NOW)
+    assert (found.count if found else 0) == expected
+
+
+def test_they_are_counted_until_one_is_done() -> None:
+    cache = Cache(lambda: NOW)
+    versions = count(5)
+    seen_of_it: list[dict[str, Any]] = [{}, {"ready": 0}, {"ready": 2}, {"ready": 1}]
+    for fields in seen_of_it:
+        version = str(next(versions))
+        cache.put_job(msgspec.structs.replace(RUNNING, resource_version=version, **fields))
+    (job,) = cache.jobs(UID)
+    assert job.interruptions == Interruptions(count=3, first=NOW, last=NOW)
+    cache.replace([], [msgspec.structs.replace(job, interruptions=None)])
+    assert cache.jobs(UID) == [job], "a list changes nothing about it"
+    done = msgspec.structs.replace(job, resource_version="99", succeeded=1, finished_pods=1)
+    cache.put_job(done)
+    assert cache.jobs(UID)[0].interruptions is None

@@ -21,7 +21,7 @@ from imageprocessing_operator.actions import (
     UpdateJob,
 )
 from imageprocessing_operator.reconcile import MAX_ATTEMPTS, reconcile
-from imageprocessing_operator.state import Job, LostReport, Trouble
+from imageprocessing_operator.state import Interruptions, Job, LostReport, Trouble
 from imageprocessing_operator.status import Images, Progress, Shards, Status, Steps
 
 from tests.unit.operator_state import (
@@ -500,3 +500,21 @@ def test_jobs_are_let_go_once() -> None:
     again = a_request(finished.status, webhook=WEBHOOK)
     gone = reconcile(again, [ended("plan", WHOLE, let_go=True)], NOW)
     assert names_of(gone.actions) == ["deliver 1"]
+
+
+@pytest.mark.parametrize(
+    ("count", "first", "last", "reconciling", "stalled"),
+    [
+        (2, 0, 0, Reason.PROGRESSING, "False"),
+        (3, 0, 0, Reason.PODS_DISRUPTED, "False"),
+        (9, -599, 0, Reason.PODS_DISRUPTED, "False"),
+        (9, -600, 0, Reason.PODS_DISRUPTED, "True"),
+        (9, -900, -600, Reason.PROGRESSING, "False"),
+    ],
+)
+def test_disruptions(count: int, first: int, last: int, reconciling: Reason, stalled: str) -> None:
+    """Three are trouble until ten minutes are quiet; ten minutes of trouble are a stall."""
+    known = Interruptions(count=count, first=after(first), last=after(last))
+    status = reconcile(a_request(BEGUN), [a_job("plan", interruptions=known)], NOW).status
+    assert reason(status, Condition.RECONCILING) == reconciling
+    assert said(status)["Stalled"] == stalled
