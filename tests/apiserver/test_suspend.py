@@ -79,6 +79,19 @@ def test_parallelism_follows_the_request(shop: Shop) -> None:
     shop.edit("wider", sharding={"maxParallelism": 9})
     shop.kubelet.wait_pods(job, 3)
     assert shop.kube.get("jobs", job)["spec"]["parallelism"] == 3
+    shop.edit("wider", sharding={"maxParallelism": 1})
+    shop.kubelet.wait_pods(job, 1)
+    # Also while it is suspended.
+    suspend(shop, "wider", job)
+    shop.edit("wider", sharding={"maxParallelism": 2})
+    resume(shop, "wider")
+    shop.kubelet.wait_pods(job, 2)
+    for count in (2, 1):
+        shop.kubelet.end(shop.kubelet.wait_pods(job, count)[0])
+    shop.kubelet.finish(job)
+    shop.finish_step("wider", "finalize", kubelet.finalized(30, 3))
+    shop.wait_finished("wider", "Succeeded")
+    assert shop.steps("wider") == ["finalize-1", "plan-1", "shards-1"]
 
 
 def cause(shop: Shop, job: str) -> str | None:
@@ -123,3 +136,42 @@ def test_the_deadline(shop: Shop) -> None:
     shop.finish_step("in-time", "plan", kubelet.whole(5))
     shop.wait_finished("in-time", "Succeeded")
     assert shop.steps("in-time") == ["plan-1"]
+
+
+def test_the_deadline_later(shop: Shop) -> None:
+    """In the one Pod, in finalize, and moved while the request runs; side by side."""
+    shop.apply("one-pod", activeDeadlineSeconds=1)
+    shop.apply("finalizing")
+    shop.apply("shorter", **SHARDED)
+    shop.apply("longer", **SHARDED)
+    suspend(shop, "longer", shop.job("longer", "plan"))
+    shop.edit("longer", activeDeadlineSeconds=1)
+    # A plan that fails without a word may have got past the plan.
+    shop.finish_step("finalizing", "plan", "", 42)
+    finalizing = shop.job("finalizing", "finalize")
+    uid = shop.kube.get("jobs", finalizing)["metadata"]["uid"]
+    shop.finish_step("shorter", "plan", kubelet.planned(20, 2))
+    shop.kubelet.wait_pods(shop.job("shorter", "shards"), 2)
+    for name in ("shorter", "finalizing"):
+        shop.edit(name, activeDeadlineSeconds=1)
+
+    for name in ("one-pod", "shorter"):
+        job = shop.job(name, "finalize")
+        assert cause(shop, job) == "DeadlineExceeded"
+        found = kubelet.finalized(20, 2, failed=10, failed_shards=1, cause="DeadlineExceeded")
+        shop.kubelet.finish(job, found)
+        status = shop.wait_finished(name, "DeadlineExceeded")
+        assert status["results"]["csvURL"] == "gs://b/r.csv"
+
+    # Past the deadline by now: what has been done is still delivered, and was not cut short.
+    shop.kube.delete("jobs", finalizing)
+    shop.wait_job(finalizing, lambda job: job["metadata"]["uid"] != uid)
+    assert cause(shop, finalizing) is None
+    shop.kubelet.finish(finalizing, kubelet.finalized(20, 1))
+    shop.wait_finished("finalizing", "Succeeded")
+
+    shop.edit("longer", suspend=False, activeDeadlineSeconds=600)
+    shop.finish_step("longer", "plan", kubelet.planned(20, 2))
+    shop.finish_shards("longer", 2)
+    shop.finish_step("longer", "finalize", kubelet.finalized(20, 2))
+    shop.wait_finished("longer", "Succeeded")
