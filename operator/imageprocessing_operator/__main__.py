@@ -12,7 +12,7 @@ from typing import NoReturn
 import msgspec
 from imageprocessing_contract.guard import Guard
 
-from imageprocessing_operator.api import API, connect
+from imageprocessing_operator.api import API, APIError, connect
 from imageprocessing_operator.controller import Controller
 from imageprocessing_operator.freshness import Freshness
 from imageprocessing_operator.http_server import serve
@@ -23,7 +23,7 @@ from imageprocessing_operator.watch import watch
 from imageprocessing_operator.webhook import Courier
 
 logger = logging.getLogger("imageprocessing_operator")
-_CHECK = 10.0  # seconds between looks at the watches' freshness
+_CHECK = 5.0  # seconds between looks at the watches' freshness
 
 
 class DeafError(Exception):
@@ -51,7 +51,7 @@ async def run(settings: Settings) -> None:
     ):
         others = [
             asyncio.create_task(controller.run()),
-            asyncio.create_task(_stay_fresh(freshness, watches)),
+            asyncio.create_task(_stay_fresh(api, freshness, watches)),
         ]
         # All tasks that begin after Kopf are its own to Kopf: at the end it waits 5 s for them.
         await asyncio.sleep(0)
@@ -72,11 +72,23 @@ def _give_up(error: BaseException) -> NoReturn:
     os._exit(1)
 
 
-async def _stay_fresh(freshness: Freshness, watches: int) -> None:
+async def _stay_fresh(api: API, freshness: Freshness, watches: int) -> None:
+    resumed: dict[str, int] = {}
     while True:
         await asyncio.sleep(_CHECK)
         if stale := freshness.stale(watches):
             raise DeafError(stale)
+        resumed |= freshness.resumed()
+        for path, since in list(resumed.items()):
+            try:
+                version = await api.version(path)
+            except APIError as error:
+                logger.warning("cannot ask for the version of %s: %s", path, error)
+                continue
+            if version < since:
+                told = f"{path} is at version {version}, its watch waits for {since}"
+                raise DeafError(f"{told}: etcd was restored")
+            del resumed[path]
 
 
 def main() -> int:

@@ -117,6 +117,11 @@ class API:
             if not more:
                 return items
 
+    async def version(self, path: str) -> int:
+        """Where etcd is, asked at a list's path."""
+        page = await self.call("GET", path, query={"limit": 1})
+        return int(page["metadata"]["resourceVersion"])
+
     async def aclose(self) -> None:
         """Closes the connections."""
         await self._client.close()

@@ -14,8 +14,11 @@ import aiohttp
 
 from imageprocessing_operator.metrics import Metrics
 
+WATCH = 300
+"""Seconds after which the server ends a watch, so that a dead one is noticed."""
 LIMIT = 330.0
-"""Seconds: the server ends a watch after 300, the client after 310."""
+"""Seconds: the client ends a watch ten after the server should have."""
+_SLACK = 5.0  # seconds by which a watch that ended in time comes back sooner or later
 
 
 class Freshness:
@@ -27,10 +30,16 @@ class Freshness:
         on_gap: Callable[[], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`on_gap` is called when a watch begins anew: what was deleted meanwhile it never says."""
+        """`on_gap` is called when a watch may never tell of something.
+
+        It begins anew: what was deleted meanwhile it does not say. Or it did not end in its
+        time: who knows what became of the API server.
+        """
         self._metrics, self._on_gap, self._clock = metrics, on_gap, clock
         self._started = clock()
         self._seen: dict[str, float] = {}
+        self._since: dict[str, int] = {}
+        self._refused: dict[str, int] = {}
 
     def trace(self) -> aiohttp.TraceConfig:
         """For the session that the watches use."""
@@ -41,7 +50,7 @@ class Freshness:
     def stale(self, watches: int) -> str | None:
         """Which watch has been silent too long, None while all are fresh."""
         now = self._clock()
-        if (missing := self.missing(watches)) and now - self._started > LIMIT:
+        if (missing := self._unconnected(watches)) and now - self._started > LIMIT:
             return missing
         for path, seen in self._seen.items():
             if now - seen > LIMIT:
@@ -53,8 +62,22 @@ class Freshness:
         now = self._clock()
         return {path: now - seen for path, seen in self._seen.items()}
 
+    def resumed(self) -> dict[str, int]:
+        """Version since which each watch was resumed, by its path; each is told once.
+
+        A watch of a version that is yet to come is silent until then (tried): after a restore
+        of etcd that may be never.
+        """
+        since, self._since = self._since, {}
+        return since
+
     def missing(self, watches: int) -> str | None:
-        """What is not watched yet, None once all are."""
+        """What is not watched, None while all are."""
+        for path, status in self._refused.items():
+            return f"the watch of {path} is refused: {status}"
+        return self._unconnected(watches)
+
+    def _unconnected(self, watches: int) -> str | None:
         if len(self._seen) < watches:
             return f"{len(self._seen)} of {watches} watches have connected"
         return None
@@ -65,11 +88,20 @@ class Freshness:
         context: SimpleNamespace,
         params: aiohttp.TraceRequestEndParams,
     ) -> None:
-        watch = params.url.query.get("watch") == "true"
-        self._metrics.count_call("watch" if watch else "list", params.response.status)
-        if params.response.status != 200:
+        path, query, status = params.url.path, params.url.query, params.response.status
+        watch = query.get("watch") == "true"
+        self._metrics.count_call("watch" if watch else "list", status)
+        if status != 200:
+            self._refused[path] = status
             return
-        if watch:
-            self._seen[params.url.path] = self._clock()
-        elif params.url.path in self._seen:
+        if not watch:
+            if path in self._seen:
+                self._on_gap()
+            return
+        self._refused.pop(path, None)
+        now = self._clock()
+        if path in self._seen and abs(now - self._seen[path] - WATCH) > _SLACK:
             self._on_gap()
+        self._seen[path] = now
+        if version := query.get("resourceVersion"):
+            self._since[path] = int(version)

@@ -12,7 +12,7 @@ from imageprocessing_contract import names
 from kubernetes.aio import client
 
 from imageprocessing_operator.controller import UNFINISHED, UNSETTLED, Controller
-from imageprocessing_operator.freshness import Freshness
+from imageprocessing_operator.freshness import WATCH, Freshness
 from imageprocessing_operator.settings import Settings
 
 
@@ -42,9 +42,8 @@ class _NoDiffs(kopf.DiffBaseStorage):
 def operator_settings() -> kopf.OperatorSettings:
     """Kopf's settings, each with its reason."""
     settings = kopf.OperatorSettings()
-    # The server ends a watch after five minutes, so that a dead one is noticed.
-    settings.watching.server_timeout = 300
-    settings.watching.client_timeout = 310
+    settings.watching.server_timeout = WATCH
+    settings.watching.client_timeout = WATCH + 10
     settings.watching.connect_timeout = 10
     # Bookmarks come every 60 s; silence for longer is a connection that died.
     settings.watching.inactivity_timeout = 70

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import socket
 import ssl
 import urllib.error
@@ -46,6 +47,7 @@ class ControlPlane:
     def start(self, *, address: str, service_cidr: str, service_ip: str, scheduler: bool) -> None:
         """Starts all parts and returns when the API server and its controllers are at work."""
         self.port = free_port()
+        self.etcd = f"http://127.0.0.1:{free_port()}"
         pki = self.directory / "pki"
         write_pki(pki, ["127.0.0.1", service_ip, address])
         node_side = f"https://{address}:{self.port}"
@@ -55,9 +57,10 @@ class ControlPlane:
         self.tls = ssl.create_default_context(cafile=str(pki / "ca.crt"))
 
         self.start_etcd()
-        self.start_api_server(address, service_cidr)
+        self.address, self.service_cidr = address, service_cidr
+        self.start_api_server()
         # The controllers exit if they come before the RBAC bootstrap that /readyz waits for.
-        self.processes.wait("the API server", lambda: self.get("/readyz") == b"ok")
+        self.wait_ready()
         self.start_controllers()
         if scheduler:
             self.start_component(
@@ -71,8 +74,7 @@ class ControlPlane:
         self.processes.start(name, self.binaries.kube, name, *flags)
 
     def start_etcd(self) -> None:
-        """Starts etcd on a port of its own."""
-        self.etcd = f"http://127.0.0.1:{free_port()}"
+        """Starts etcd with the data that are there."""
         self.start_component(
             "etcd",
             f"--data-dir={self.directory}/etcd",
@@ -80,15 +82,36 @@ class ControlPlane:
             f"--listen-peer-url=http://127.0.0.1:{free_port()}",
         )
 
-    def start_api_server(self, address: str, service_cidr: str) -> None:
+    def save(self, snapshot: Path) -> None:
+        """Copies etcd's data; the API server waits for etcd meanwhile."""
+        self.processes.stop("etcd")
+        shutil.copytree(self.directory / "etcd", snapshot)
+        self.start_etcd()
+        self.wait_ready()
+
+    def restore(self, snapshot: Path) -> None:
+        """Begins again with what save() copied, as Kubernetes' handbook says: all stops first."""
+        self.processes.stop("kube-controller-manager", "kube-apiserver", "etcd")
+        shutil.rmtree(self.directory / "etcd")
+        shutil.copytree(snapshot, self.directory / "etcd")
+        self.start_etcd()
+        self.start_api_server()
+        self.wait_ready()
+        self.start_controllers()
+
+    def wait_ready(self) -> None:
+        """Returns when the API server is ready."""
+        self.processes.wait("the API server", lambda: self.get("/readyz") == b"ok")
+
+    def start_api_server(self) -> None:
         """Starts the API server; Pods reach it at `address`."""
         pki = self.directory / "pki"
         self.start_component(
             "kube-apiserver",
             f"--etcd-servers={self.etcd}",
             f"--secure-port={self.port}",
-            f"--advertise-address={address}",
-            f"--service-cluster-ip-range={service_cidr}",
+            f"--advertise-address={self.address}",
+            f"--service-cluster-ip-range={self.service_cidr}",
             "--authorization-mode=Node,RBAC",
             "--enable-admission-plugins=NodeRestriction",
             f"--token-auth-file={pki}/tokens.csv",
