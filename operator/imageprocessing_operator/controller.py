@@ -80,6 +80,7 @@ class Controller:
         self._executor = Executor(api, settings)
         self._cache = Cache(clock)
         self._listed, self._gap = asyncio.Event(), asyncio.Event()
+        self._unlisted: APIError | None = None
         self._queue: WorkQueue[Key] = WorkQueue()
         self._deliveries: dict[str, Delivery] = {}
         self._delivering: dict[str, asyncio.Task[None]] = {}
@@ -101,6 +102,8 @@ class Controller:
 
     def not_ready(self) -> str | None:
         """What is not known yet, None once everything was listed."""
+        if self._unlisted is not None:
+            return f"cannot list requests and Jobs: {self._unlisted}"
         return None if self._listed.is_set() else "requests and Jobs are not listed yet"
 
     def stuck(self) -> str | None:
@@ -189,9 +192,11 @@ class Controller:
             try:
                 await self.resync()
             except APIError as error:
+                self._unlisted = error
                 logger.warning("cannot list requests and Jobs: %s", error)
                 await asyncio.sleep(_LIST_AGAIN)
             else:
+                self._unlisted = None
                 self._listed.set()
                 # Not wait_for: in Python 3.11 it makes a task, which Kopf waits for at its end.
                 with contextlib.suppress(TimeoutError):

@@ -11,9 +11,12 @@ import kopf
 from imageprocessing_contract import names
 from kubernetes.aio import client
 
+from imageprocessing_operator.api import note_refusal
 from imageprocessing_operator.controller import UNFINISHED, UNSETTLED, Controller
 from imageprocessing_operator.freshness import WATCH, Freshness
 from imageprocessing_operator.settings import Settings
+
+_LOGIN_AGAIN = 5.0  # seconds
 
 
 class _Backoffs:
@@ -71,9 +74,16 @@ async def watch(
 ) -> None:
     """Runs the watches until a signal; raises what ends one of them, at once."""
     registry = kopf.OperatorRegistry()
+    first = True
 
     @kopf.on.login(registry=registry)
     async def login(**_: Any) -> kopf.AiohttpSession:
+        nonlocal first
+        if not first:
+            # The token was refused. Kopf itself would ask for another one without a pause.
+            note_refusal(connection)
+            await asyncio.sleep(_LOGIN_AGAIN)
+        first = False
         return kopf.AiohttpSession(
             server=connection.configuration.host, aiohttp_session=_session(connection, freshness)
         )

@@ -63,12 +63,16 @@ class Kube:
 
     def call(self, method: str, path: str, **options: Any) -> Object:
         """Raises httpx.HTTPStatusError, with what the server said."""
-        response = self._http.request(method, path, **options)
+        response = self.ask(method, path, **options)
         if response.is_error:
             message = f"{method} {path}: {response.status_code} {response.text}"
             raise httpx.HTTPStatusError(message, request=response.request, response=response)
         found: Object = response.json()
         return found
+
+    def ask(self, method: str, path: str, **options: Any) -> httpx.Response:
+        """The answer, whatever it is."""
+        return self._http.request(method, path, **options)
 
     def create(self, plural: str, body: Object) -> Object:
         return self.call("POST", self.path(plural), json=body)
