@@ -59,6 +59,7 @@ class Reason(StrEnum):
     NODE_LOST = "NodeLost"
     PODS_DISRUPTED = "PodsDisrupted"
     NAMESPACE_TERMINATING = "NamespaceTerminating"
+    OOM_KILLED = "OOMKilled"
     # The webhook
     NO_WEBHOOK = "NoWebhook"
     DELIVERY_PENDING = "DeliveryPending"

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from datetime import datetime
 
 import msgspec
+from imageprocessing_contract.reasons import Reason
 from imageprocessing_contract.report import Report
 
 from imageprocessing_operator.state import Interruptions, Job, LostReport, Request, Trouble
@@ -80,8 +81,7 @@ class Cache:
         if known is not None and not _newer(job, known):
             return None
         if known is not None:
-            running = 0 < job.active <= job.ready and not job.terminating
-            trouble = None if running or job.ended else known.trouble
+            trouble = None if _heals(known, job) else known.trouble
             job = msgspec.structs.replace(
                 job,
                 report=known.report,
@@ -185,6 +185,14 @@ def _same(new: Request | Job, known: Request | Job | None) -> bool:
     return known is not None and known == msgspec.structs.replace(
         new, resource_version=known.resource_version
     )
+
+
+def _heals(known: Job, job: Job) -> bool:
+    """Whether the Job goes on, whatever was in its way."""
+    if known.trouble and known.trouble.reason == Reason.OOM_KILLED:
+        # The next try runs, too, until it is killed.
+        return job.succeeded > known.succeeded or job.ended is not None
+    return job.ended is not None or (0 < job.active <= job.ready and not job.terminating)
 
 
 def _newer(one: Request | Job, other: Request | Job) -> bool:

@@ -263,12 +263,22 @@ class Controller:
                 parallelism_cap=self._settings.worker_max_parallelism,
             )
             decision = reconcile(request, self._cache.jobs(request.uid), now)
-            learnt = False
+            learnt, left = False, None
             for action in decision.actions:
-                learnt = await self._perform(key, request, action, now) or learnt
+                try:
+                    learnt = await self._perform(key, request, action, now) or learnt
+                except APIError as error:
+                    if not decision.status.is_true(Condition.FINISHED):
+                        raise
+                    # Only Jobs are left to be cleared up, and the end waits for none of them.
+                    logger.warning("%s/%s: cannot let its Jobs go: %s", *key, error)
+                    if error.transient:
+                        left, decision = error, _unsettled(decision)
             await self._write(request, decision, now)
             if delivery is not None and self._deliveries.get(known.uid) is delivery:
                 del self._deliveries[known.uid]
+            if left is not None:
+                raise left
             if decision.again is not None and decision.again <= now:
                 learnt = True
             elif decision.again is not None:
@@ -342,10 +352,15 @@ class Controller:
         look = self._looks.get(job.request_uid)
         if look is None or look.job != job.uid:
             look = _Look(job.uid, max(now, job.created + QUIET), QUIET)
+        elif now - look.due > QUIET:
+            # Nobody asked when it was due: that trouble is over, and this is another.
+            look = _Look(job.uid, now + QUIET, QUIET)
         if now >= look.due:
             trouble = await find_trouble(self._api, job, now)
             self._cache.learn(job, trouble=trouble)
-            interval = min(2 * look.interval, _LONGEST_LOOK)
+            # Whether a Pod ends in time shows within its grace period.
+            ending = job.terminating and trouble is None
+            interval = QUIET if ending else min(2 * look.interval, _LONGEST_LOOK)
             look = _Look(job.uid, now + look.interval, interval)
         else:
             trouble = job.trouble
@@ -369,6 +384,12 @@ class Controller:
                 self._queue.add(key)
 
         self._delivering[request.uid] = asyncio.create_task(send())
+
+
+def _unsettled(decision: Decision) -> Decision:
+    """The same for a request that is visited again."""
+    status = msgspec.structs.replace(decision.status, settled=False)
+    return msgspec.structs.replace(decision, status=status)
 
 
 class _Look(msgspec.Struct, frozen=True):

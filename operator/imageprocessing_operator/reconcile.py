@@ -265,7 +265,8 @@ class _Visit:
             # Kueue decides on suspend and parallelism of the Jobs in its queues.
             if self.request.queue is None:
                 actions += self.adjusting(job)
-            if not job.suspended and (job.terminating or job.ready < max(1, job.active)):
+            odd = job.terminating or job.failed or job.ready < max(1, job.active)
+            if odd and not job.suspended:
                 actions.append(FindTrouble(job))
         return self.carry_on(step, actions, job.trouble or self.disruption(job))
 

@@ -32,7 +32,7 @@ async def read_report(api: API, job: Job) -> Report | LostReport:
 
 def pick_report(pods: list[dict[str, Any]], job: Job) -> Report | LostReport:
     """The report of the Pod that ended last; a completed step's must come from exit code 0."""
-    ended = [end for pod in pods if (end := _termination(pod)) is not None]
+    ended = [end for pod in pods if (end := termination(pod)) is not None]
     if job.ended == "Complete":
         ended = [end for end in ended if end.get("exitCode") == report.EXIT_DONE]
     if not ended:
@@ -110,7 +110,7 @@ def _cut(found: Report) -> Report:
     return found
 
 
-def _termination(pod: dict[str, Any]) -> dict[str, Any] | None:
+def termination(pod: dict[str, Any]) -> dict[str, Any] | None:
     """How the Pod's worker container ended, None while it runs."""
     for status in pod.get("status", {}).get("containerStatuses", []):
         if status["name"] == names.CONTAINER:

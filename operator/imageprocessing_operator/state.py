@@ -114,6 +114,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     """Pods that succeeded, or failed in a way that counts."""
     ended: Literal["Complete", "Failed"] | None
     end_message: str
+    failed: int = 0
+    """Pods that failed, whatever became of their shards since."""
     report: Report | LostReport | None = None
     trouble: Trouble | None = None
     interruptions: Interruptions | None = None
@@ -181,6 +183,7 @@ def read_job(body: dict[str, Any]) -> Job | None:
         ready=status.get("ready", 0),
         terminating=status.get("terminating", 0),
         succeeded=status.get("succeeded", 0),
+        failed=status.get("failed", 0),
         failed_indexes=_count_indexes(status.get("failedIndexes", "")),
         finished_pods=status.get("succeeded", 0)
         + status.get("failed", 0)

@@ -16,9 +16,15 @@ from imageprocessing_contract import names
 from imageprocessing_contract.reasons import Reason
 
 from imageprocessing_operator.api import API, APIError, Object, core_path
+from imageprocessing_operator.reports import termination
 from imageprocessing_operator.state import Job, Trouble
 
 _PODS = 5
+_FAILED_PODS = 100
+_EVENTS = 50
+"""Those of one object and reason: about ten, until Kubernetes puts them into one."""
+_LONGEST_BACKOFF = timedelta(minutes=10)
+"""Until the Job controller tries a failed Pod again: what failed longer ago is history."""
 _TERMINATING_PODS = 50
 _LATE = timedelta(seconds=10)
 """How long after its grace period a Pod may still be there."""
@@ -41,6 +47,8 @@ async def find_trouble(api: API, job: Job, now: datetime) -> Trouble | None:
         found = await _no_pods(api, job)
     else:
         found = await _pending_pods(api, job)
+    if found is None and job.failed:
+        found = await _killed_pods(api, job, now)
     if found is None:
         return None
     reason, message = found
@@ -119,6 +127,26 @@ async def _pending_pods(api: API, job: Job) -> tuple[Reason, str] | None:
     return None
 
 
+async def _killed_pods(api: API, job: Job, now: datetime) -> tuple[Reason, str] | None:
+    """The last Pod that failed, if it needed more memory than it may have."""
+    answer = await api.call(
+        "GET",
+        core_path("pods", job.namespace),
+        query={
+            "labelSelector": f"batch.kubernetes.io/controller-uid={job.uid}",
+            "fieldSelector": "status.phase=Failed",
+            "limit": _FAILED_PODS,
+        },
+    )
+    ends = [end for pod in answer.get("items", []) if (end := termination(pod)) is not None]
+    last = max(ends, key=lambda end: str(end.get("finishedAt")), default={})
+    if last.get("reason") != "OOMKilled":
+        return None
+    if datetime.fromisoformat(last["finishedAt"]) + _LONGEST_BACKOFF < now:
+        return None
+    return Reason.OOM_KILLED, "the worker was killed: it needs more memory than its limit"
+
+
 def read_pod(pod: dict[str, Any]) -> tuple[Reason, str] | None:
     """What a pending Pod's own status says is wrong."""
     status = pod.get("status", {})
@@ -137,7 +165,7 @@ async def _last_event(api: API, namespace: str, uid: str, reason: str) -> Object
     answer = await api.call(
         "GET",
         core_path("events", namespace),
-        query={"fieldSelector": f"involvedObject.uid={uid},reason={reason}", "limit": 10},
+        query={"fieldSelector": f"involvedObject.uid={uid},reason={reason}", "limit": _EVENTS},
     )
     events = [event for event in answer.get("items", []) if event.get("lastTimestamp")]
     return max(events, key=lambda e: str(e["lastTimestamp"]), default=None)

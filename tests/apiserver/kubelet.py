@@ -106,12 +106,14 @@ class Kubelet:
         running = {"name": "worker", "state": {"running": {"startedAt": now()}}}
         self._write(pod, "Running", running, ready=True)
 
-    def end(self, pod: Object, message: bytes | str = b"", code: int = 0) -> None:
+    def end(
+        self, pod: Object, message: bytes | str = b"", code: int = 0, reason: str | None = None
+    ) -> None:
         """The worker has ended with this exit code and this termination message."""
         text = message.decode() if isinstance(message, bytes) else message
         end = {
             "exitCode": code,
-            "reason": "Error" if code else "Completed",
+            "reason": reason or ("Error" if code else "Completed"),
             "message": text,
             "startedAt": now(),
             "finishedAt": now(),
@@ -151,6 +153,34 @@ class Kubelet:
         }
         status = {"conditions": [unscheduled]}
         self._kube.patch("pods", pod["metadata"]["name"], {"status": status}, "status")
+
+    def leave_unmounted(self, pod: Object, message: str) -> None:
+        """A volume is missing, which no status says."""
+        meta = pod["metadata"]
+        event = {
+            "metadata": {"generateName": f"{meta['name']}."},
+            "involvedObject": {
+                "apiVersion": "v1",
+                "kind": "Pod",
+                "namespace": meta["namespace"],
+                "name": meta["name"],
+                "uid": meta["uid"],
+            },
+            "type": "Warning",
+            "reason": "FailedMount",
+            "message": message,
+            "firstTimestamp": now(),
+            "lastTimestamp": now(),
+            "count": 1,
+        }
+        self._kube.create("events", event)
+
+    def bind(self, pod: Object, node: str) -> None:
+        """The Pod is the node's: only that one, or force, ends it."""
+        target = {"apiVersion": "v1", "kind": "Node", "name": node}
+        meta = {"name": pod["metadata"]["name"]}
+        path = self._kube.path("pods", meta["name"], "binding")
+        self._kube.call("POST", path, json={"metadata": meta, "target": target})
 
     def finish(self, job: str, message: bytes | str = b"", code: int = 0) -> None:
         """Ends the one Pod of a Job."""

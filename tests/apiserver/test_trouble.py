@@ -16,59 +16,6 @@ def foreign_job(name: str) -> Object:
     return {"metadata": {"name": name}, "spec": {"suspend": True, "template": {"spec": pod}}}
 
 
-def test_pods_that_do_not_run(shop: Shop) -> None:
-    """Each cause is Reconciling's reason; all side by side, for each takes ten seconds."""
-    causes = {
-        "unscheduled": "Unschedulable",
-        "no-image": "ImageNotPulled",
-        "no-quota": "PodsNotCreated",
-        "no-account": "PodsNotCreated",
-    }
-    for name in ("unscheduled", "no-image"):
-        shop.apply(name)
-    (pod,) = shop.kubelet.wait_pods(shop.job("unscheduled", "plan"))
-    shop.kubelet.leave_unscheduled(pod, "0/3 nodes are available")
-    (pod,) = shop.kubelet.wait_pods(shop.job("no-image", "plan"))
-    shop.kubelet.hold(pod, "ImagePullBackOff", "not found")
-
-    quota = {"metadata": {"name": "none"}, "spec": {"hard": {"pods": "0"}}}
-    shop.kube.create("resourcequotas", quota)
-    eventually(
-        lambda: "hard" in shop.kube.get("resourcequotas", "none").get("status", {}), "a quota"
-    )
-    shop.apply("no-quota")
-    job = shop.job("no-quota", "plan")
-    eventually(
-        lambda: "exceeded quota" in " ".join(e["message"] for e in failures_to_create(shop, job)),
-        "a Pod beyond the quota",
-    )
-    shop.kube.delete("serviceaccounts", "imageprocessing-worker")
-    shop.apply("no-account")
-
-    for name, reason in causes.items():
-        shop.wait_said(name, "Reconciling", "True", reason)
-        said = shop.said(name)
-        assert said["Ready"] == ("Unknown", "Planning")
-        assert said["Stalled"][0] == "False"
-    message = shop.condition("no-account", "Reconciling")["message"]
-    assert 'serviceaccount "imageprocessing-worker" not found' in message
-
-    shop.kube.delete("resourcequotas", "none")
-    shop.kube.create("serviceaccounts", {"metadata": {"name": "imageprocessing-worker"}})
-    for name in causes:
-        (pod,) = shop.kubelet.wait_pods(shop.job(name, "plan"), seconds=60)
-        shop.kubelet.start(pod)
-        shop.wait_said(name, "Reconciling", "True", "Progressing")
-    for name in causes:
-        shop.finish_step(name, "plan", kubelet.whole(1))
-        shop.wait_finished(name, "Succeeded")
-
-
-def failures_to_create(shop: Shop, job: str) -> list[Object]:
-    uid = shop.kube.get("jobs", job)["metadata"]["uid"]
-    return shop.kube.list("events", fields=f"involvedObject.uid={uid},reason=FailedCreate")
-
-
 def failures_of(shop: Shop, job: str) -> str | None:
     """The id that a step's worker is given."""
     (container,) = shop.kube.get("jobs", job)["spec"]["template"]["spec"]["containers"]

@@ -37,10 +37,12 @@ TROUBLES = (
     Reason.CONTAINER_NOT_CREATED,
     Reason.VOLUME_NOT_MOUNTED,
     Reason.NODE_LOST,
+    Reason.OOM_KILLED,
+    Reason.PODS_DISRUPTED,
     Reason.SOURCE_REQUEST_NOT_USABLE,
 )
 """Reconciling's reason first, Stalled's after ten minutes."""
-REFUSALS = (Reason.JOB_NAME_TAKEN, Reason.JOB_REFUSED)
+REFUSALS = (Reason.JOB_NAME_TAKEN, Reason.JOB_REFUSED, Reason.NAMESPACE_TERMINATING)
 """Stalled at once."""
 SUCCESSES = (Reason.SUCCEEDED, Reason.PARTIALLY_SUCCEEDED)
 FAILURES = (

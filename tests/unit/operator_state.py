@@ -63,6 +63,7 @@ def a_job(step: Any, **fields: Any) -> Job:
         "succeeded": 0,
         "failed_indexes": 0,
         "finished_pods": 0,
+        "failed": 0,
         "ended": None,
         "end_message": "",
     }

@@ -57,7 +57,7 @@ def test_what_changes_nothing_that_is_read_is_no_news() -> None:
 @pytest.mark.parametrize("answer_first", [True, False])
 def test_a_job_that_was_let_go_stays_until_its_request_settles(answer_first: bool) -> None:
     """The watch tells that it left; should the request's status fail, its report still counts."""
-    cache = Cache()
+    cache = Cache(lambda: NOW)
     cache.put_request(version(3))
     cache.put_job(job(3, ended="Complete"))
     cache.learn(job(3), report=PLANNED)
@@ -79,6 +79,33 @@ def test_a_settled_request_takes_its_jobs_along() -> None:
     cache.put_job(job(3))
     cache.drop_request(version(4))
     assert cache.jobs(UID) == []
+
+
+OOM = Trouble(Reason.OOM_KILLED, "more memory", NOW)
+
+
+@pytest.mark.parametrize(
+    ("trouble", "fields", "healed"),
+    [
+        (TROUBLE, {"active": 2, "ready": 1}, False),
+        (TROUBLE, {"active": 2, "ready": 2}, True),
+        (TROUBLE, {"active": 2, "ready": 2, "terminating": 1}, False),
+        (OOM, {"active": 2, "ready": 2}, False),
+        (OOM, {"active": 2, "ready": 2, "succeeded": 1}, True),
+        (OOM, {"ended": "Failed"}, True),
+    ],
+)
+def test_trouble_is_over_when_the_job_goes_on(
+    trouble: Trouble, fields: dict[str, Any], healed: bool
+) -> None:
+    """A worker that was killed runs again, too, until it is killed again."""
+    cache = Cache(lambda: NOW)
+    cache.put_request(version(1))
+    cache.put_job(job(3, ready=0))
+    cache.learn(job(3), trouble=trouble)
+    cache.put_job(job(4, **fields))
+    (known,) = cache.jobs(UID)
+    assert known.trouble == (None if healed else trouble)
 
 
 def test_what_went_does_not_come_back() -> None:

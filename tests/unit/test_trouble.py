@@ -120,6 +120,29 @@ async def test_the_same_cause_keeps_its_time() -> None:
     assert found.since == after(60)
 
 
+def failed(reason: str, second: int) -> dict[str, Any]:
+    end = {"reason": reason, "finishedAt": f"2026-03-01T12:00:{second:02}Z"}
+    return {"status": {"containerStatuses": [{"name": "worker", "state": {"terminated": end}}]}}
+
+
+@pytest.mark.parametrize(
+    ("pods", "seconds", "killed"),
+    [
+        ([failed("Error", 1), failed("OOMKilled", 5)], 600, True),
+        ([failed("Error", 1), failed("OOMKilled", 5)], 610, False),
+        ([failed("OOMKilled", 1), failed("Error", 5)], 10, False),
+        ([], 10, False),
+    ],
+)
+async def test_pods_that_need_more_memory(
+    pods: list[dict[str, Any]], seconds: int, killed: bool
+) -> None:
+    """The last one that failed counts, for as long as it may be waited for."""
+    found = await look(a_job("plan", active=0, ready=0, failed=2), pods=pods, now=after(seconds))
+    assert (found is not None and found.reason == Reason.OOM_KILLED) == killed
+    assert await look(NO_POD, pods=pods, now=after(seconds)) is None
+
+
 @pytest.mark.parametrize(
     ("seconds", "phase", "lost"),
     [(9, "Running", False), (11, "Running", True), (11, "Failed", False)],
