@@ -136,6 +136,25 @@ def test_each_cause_is_said_and_clears(shop: Shop, proxy: Proxy) -> None:
             shop.wait_finished(name, "Succeeded")
 
 
+@pytest.mark.long
+def test_ten_minutes_of_trouble(shop: Shop, proxy: Proxy) -> None:
+    """Then it is Stalled, after a look a minute; and it clears."""
+    shop.apply("stalled")
+    (pod,) = shop.kubelet.wait_pods(shop.job("stalled", "plan"))
+    shop.kubelet.leave_unscheduled(pod, "0/3 nodes are available")
+    shop.wait_said("stalled", "Reconciling", "True", "Unschedulable")
+    proxy.calls.clear()
+    shop.wait_said("stalled", "Stalled", "True", "Unschedulable", seconds=670)
+    calls = [call for call in proxy.calls if not call.is_watch]
+    assert len(calls) < 40, calls
+    assert len([call for call in calls if call.path.endswith("/stalled/status")]) == 1
+    shop.kubelet.start(pod)
+    shop.wait_said("stalled", "Stalled", "False", "Progressing")
+    assert shop.said("stalled")["Reconciling"] == ("True", "Progressing")
+    shop.finish_step("stalled", "plan", kubelet.whole(1))
+    shop.wait_finished("stalled", "Succeeded")
+
+
 def test_an_end_waits_for_no_job(shop: Shop, proxy: Proxy) -> None:
     """A Job's TTL is refused for good, or for a while; the request has ended all the same."""
     for name in ("refused-ttl", "late-ttl"):
