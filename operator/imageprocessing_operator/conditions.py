@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Literal
 
 import msgspec
 from imageprocessing_contract.reasons import Condition, Reason
+from imageprocessing_contract.task import Step
 
+from imageprocessing_operator.state import Trouble
 from imageprocessing_operator.status import ConditionStatus, Status
 
 Truth = Literal["True", "False", "Unknown"]
 _MESSAGE = 1024  # characters; the API allows 32,768, people read one line
 
 _FOREIGN = 10  # conditions of others: the CRD has room for 16
+STALLED_AFTER = timedelta(minutes=10)
+"""A Deployment's progress deadline: nodes may be scaling up until then."""
+
+_WORKING: dict[Step, tuple[Reason, str]] = {
+    "plan": (Reason.PLANNING, "the catalogue is being read"),
+    "shards": (Reason.PROCESSING, "images are being fetched and compressed"),
+    "finalize": (Reason.FINALIZING, "the result files are being written"),
+}
 
 
 class Said(msgspec.Struct, frozen=True):
@@ -45,6 +55,16 @@ def running(reason: Reason, message: str, trouble: Said | None = None) -> Phase:
         stalled=Said("False", Reason.PROGRESSING),
         finished=unfinished,
     )
+
+
+def under_way(step: Step, trouble: Trouble | None, now: datetime) -> Phase:
+    """A step with or without trouble, which blocks it in the end."""
+    reason, message = _WORKING[step]
+    if trouble is None:
+        return running(reason, message)
+    if trouble.final or now - trouble.since >= STALLED_AFTER:
+        return blocked(trouble.reason, trouble.message)
+    return running(reason, message, Said("True", trouble.reason, trouble.message))
 
 
 def suspended() -> Phase:

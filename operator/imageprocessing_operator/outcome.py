@@ -8,6 +8,22 @@ from imageprocessing_contract.request import Spec, allowed_failures
 
 from imageprocessing_operator.conditions import Phase, failed, succeeded
 
+_PLAN_ERRORS = frozenset(
+    {
+        Reason.CATALOGUE_INVALID,
+        Reason.SOURCE_NOT_READABLE,
+        Reason.OUTPUT_NOT_WRITABLE,
+        Reason.SOURCE_REQUEST_NOT_USABLE,
+        Reason.REQUEST_ID_CONFLICT,
+    }
+)
+
+
+def plan_error(reason: str) -> Reason:
+    """A plan's reason; that of a newer worker, or of no worker at all, is not known here."""
+    known = (error for error in _PLAN_ERRORS if error == reason)
+    return next(known, Reason.PLAN_FAILED)
+
 
 def judge(spec: Spec, done: Done, catalogue: Catalogue | None) -> Phase:
     """The final conditions; results are delivered whatever they are."""
