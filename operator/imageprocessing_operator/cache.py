@@ -65,7 +65,8 @@ class Cache:
         if known is not None and known.uid == request.uid:
             del self._requests[key]
         self._keys.pop(request.uid, None)
-        self._jobs.pop(request.uid, None)
+        for job in self._jobs.pop(request.uid, {}).values():
+            self._went(job)
         self._went(request)
 
     def put_job(self, job: Job) -> Key | None:

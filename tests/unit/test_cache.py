@@ -74,10 +74,14 @@ def test_a_job_that_was_let_go_stays_until_its_request_settles(answer_first: boo
 
 
 def test_a_settled_request_takes_its_jobs_along() -> None:
+    """A list that was asked for before that does not bring them back."""
     cache = Cache(lambda: NOW)
     cache.put_request(version(3))
     cache.put_job(job(3))
+    cache.expect_list()
     cache.drop_request(version(4))
+    assert cache.jobs(UID) == []
+    cache.replace([version(3)], [job(3)])
     assert cache.jobs(UID) == []
 
 
