@@ -158,15 +158,6 @@ def without(verb: str, *resources: str) -> list[Object]:
     return found
 
 
-def test_the_chart_allows_what_is_needed_and_no_more_is_used(shop: Shop, access: Access) -> None:
-    shop.apply("allowed", sharding={"imagesPerShard": 10, "maxParallelism": 2})
-    shop.finish_step("allowed", "plan", kubelet.planned(20, 2))
-    shop.finish_shards("allowed", 2)
-    shop.finish_step("allowed", "finalize", kubelet.finalized(20, 2))
-    shop.wait_status("allowed", settled=True)
-    assert " 403 " not in shop.operator.log
-
-
 def test_a_token_that_ends(shop: Shop, access: Access, proxy: Proxy) -> None:
     """Not hot while it is refused; the new one in the file is used."""
     wait_ready(shop)
