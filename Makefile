@@ -7,6 +7,9 @@ READY := $(VENV)/.ready
 UV := $(shell command -v uv 2> /dev/null)
 COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
 
+# Two processes: most tests of the cluster wait for it. Each starts a control plane of its own.
+PARALLEL := -n 2 --dist loadgroup
+
 .PHONY: help
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -55,7 +58,7 @@ lint: $(READY) ## Check format, style and types
 .PHONY: test
 test: $(READY) ## Run all tests but the long ones
 	tests/cluster/install
-	$(BIN)/pytest -m "not long" $(ARGS)
+	$(BIN)/pytest -m "not long" $(PARALLEL) $(ARGS)
 	@echo "Left out: the long tests (make test-long), and what is marked SKIPPED above with its reason."
 
 .PHONY: test-long

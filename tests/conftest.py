@@ -17,13 +17,18 @@ from tests.cluster.images import images_archive
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks tests by the cluster they ask for, so that no mark is ever forgotten."""
+    """Marks tests by the cluster they ask for, so that no mark is ever forgotten.
+
+    Where tests run in two processes, one has the node, and a file's tests stay together.
+    """
     for item in items:
         fixtures = set(getattr(item, "fixturenames", ()))
         if fixtures & {"api_cluster", "node_cluster"}:
             item.add_marker(pytest.mark.cluster)
         if "node_cluster" in fixtures:
             item.add_marker(pytest.mark.node)
+        group = "node" if "node_cluster" in fixtures else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(scope="session")
@@ -51,19 +56,21 @@ def images(node_cluster: Cluster) -> None:
 
 
 @pytest.fixture(scope="session")
-def server_host(request: pytest.FixtureRequest) -> str:
-    """The address for servers of the tests: one that Pods reach as well, when this run has Pods."""
-    if any("node_cluster" in getattr(i, "fixturenames", ()) for i in request.session.items):
-        host: str = request.getfixturevalue("node_cluster").node_ip
-        return host
+def server_host() -> str:
+    """The address for servers of the tests; of tests with Pods, one that those reach."""
     return "127.0.0.1"
 
 
 @pytest.fixture(scope="session")
 def firestore_address(server_host: str) -> Iterator[str]:
     """Firestore's emulator, as HOST:PORT."""
+    yield from firestore_at(server_host)
+
+
+def firestore_at(host: str) -> Iterator[str]:
+    """What firestore_address does."""
     needs(emulators.missing_firestore())
-    with emulators.firestore_emulator(server_host) as address:
+    with emulators.firestore_emulator(host) as address:
         yield address
 
 
@@ -76,8 +83,13 @@ def firestore(firestore_address: str) -> emulators.Firestore:
 @pytest.fixture(scope="session")
 def gcs_address(server_host: str) -> Iterator[str]:
     """Cloud Storage's emulator, as HOST:PORT."""
+    yield from gcs_at(server_host)
+
+
+def gcs_at(host: str) -> Iterator[str]:
+    """What gcs_address does."""
     needs(emulators.missing_gcs())
-    with emulators.gcs_emulator(server_host) as address:
+    with emulators.gcs_emulator(host) as address:
         yield address
 
 

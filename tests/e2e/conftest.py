@@ -20,7 +20,7 @@ from imageprocessing_contract import names
 from tests import helm as helm_client
 from tests import photos
 from tests.cluster.cluster import Cluster, KubectlError, kubectl_environment
-from tests.conftest import needs
+from tests.conftest import firestore_at, gcs_at, needs
 from tests.e2e.receiver import Receiver, receiving
 from tests.helm import CHART, RELEASE, SYSTEM
 
@@ -104,6 +104,24 @@ class Tenant:
         found = self.cluster.kubectl("get", "pods", "-n", self.namespace, "-o", "json")
         items: list[dict[str, Any]] = json.loads(found)["items"]
         return items
+
+
+@pytest.fixture(scope="session")
+def server_host(node_cluster: Cluster) -> str:
+    """The address at which Pods reach this machine."""
+    return node_cluster.node_ip
+
+
+@pytest.fixture(scope="session")
+def firestore_address(server_host: str) -> Iterator[str]:
+    """Firestore's emulator where Pods reach it."""
+    yield from firestore_at(server_host)
+
+
+@pytest.fixture(scope="session")
+def gcs_address(server_host: str) -> Iterator[str]:
+    """Cloud Storage's emulator where Pods reach it."""
+    yield from gcs_at(server_host)
 
 
 @pytest.fixture(scope="session")
