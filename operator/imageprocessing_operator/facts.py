@@ -37,6 +37,7 @@ class Facts:
             spec_hash=request.spec_hash,
             start_time=start_time,
             steps=self.begun_steps(),
+            progress=None,  # there while shards are counted
         )
 
     @property
@@ -156,7 +157,9 @@ class Facts:
                 failed=job.failed_indexes,
             ),
             images=Images(total=total, processed=processed),
-            progress=reckon(self.status.progress, known, processed, self.now) if runs else None,
+            progress=reckon(self.request.status.progress, known, processed, self.now)
+            if runs
+            else None,
         )
 
     def catalogue_valid(self, phase: Phase) -> Said:

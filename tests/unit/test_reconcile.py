@@ -336,6 +336,9 @@ def test_rate_and_time_left_while_shards_run() -> None:
     assert resumed.progress == Progress(since=after(100), processed_before=10)
     over = msgspec.structs.replace(half, ended="Complete", active=0, ready=0, succeeded=2)
     assert reconcile(a_request(resumed), [over], after(110)).status.progress is None
+    # Wherever it came from.
+    finalizing = msgspec.structs.replace(resumed, steps=Steps(plan=1, shards=1, finalize=1))
+    assert reconcile(a_request(finalizing), [over], after(110)).status.progress is None
 
 
 # -- any state ----------------------------------------------------------------------
