@@ -1,154 +1,44 @@
-"""The command ipr."""
+"""The command ipr; also the kubectl plugin, kubectl ipr."""
 
 from __future__ import annotations
 
-import os
-import sys
-from pathlib import Path
+import importlib
 
 import click
-from imageprocessing_contract import __version__, names
-from imageprocessing_contract.guard import Guard
-from imageprocessing_contract.reasons import ImageReason, Reason
-from imageprocessing_contract.report import Report
-from imageprocessing_operator.conditions import Phase
-from imageprocessing_operator.outcome import judge
-from rich.console import Console
-from rich.filesize import decimal
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from imageprocessing_contract import __version__
 
-from imageprocessing_cli.local import Interrupted, LocalRun, StepFailedError
-from imageprocessing_cli.manifest_file import UsageError, read_local_request
-
-EXIT_FAILED, EXIT_USAGE, EXIT_PARTLY, EXIT_INTERRUPTED = 1, 2, 3, 130
-
-_WORDS = {
-    "plan": "Processing",
-    "shards": "Processing",
-    "finalize": "Writing the results",
-}
+_COMMANDS = (
+    "submit", "watch", "status", "results", "retry", "suspend", "resume", "logs",
+    "validate", "run", "completion",
+)  # fmt: skip
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class _Commands(click.Group):
+    """Imports a command when it is called: each needs another half of the libraries."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """In the order in which people need them."""
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The module's function of the same name."""
+        if cmd_name not in _COMMANDS:
+            return None
+        module = importlib.import_module(f"imageprocessing_cli.commands.{cmd_name}")
+        command: click.Command = getattr(module, cmd_name)
+        return command
+
+
+@click.command(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__)
 def main() -> None:
-    """Compress the images of product catalogues."""
+    """Compress the images of product catalogues.
 
-
-@main.command()
-@click.argument("file", type=click.Path(path_type=Path))
-@click.option(
-    "--output",
-    "folder",
-    required=True,
-    type=click.Path(file_okay=False, path_type=Path),
-    help="Folder for the results. Running again with the same one goes on where it was.",
-)
-@click.option("--csv", type=click.Path(path_type=Path), help="Catalogue, instead of the source.")
-@click.option(
-    "--allow-network",
-    "allowed",
-    multiple=True,
-    metavar="CIDR",
-    help="Network that downloads may reach although it is not public. May be repeated.",
-)
-def run(file: Path, folder: Path, csv: Path | None, allowed: tuple[str, ...]) -> None:
-    """Run the request in FILE on this machine, without a cluster.
-
-    The same steps as in a cluster, as local processes: --output takes the place of
-    spec.output, records.sqlite there that of Firestore. No webhook is sent.
-
-    Exit code: 0 all images done, 3 finished with failures, 1 failed, 2 usage or
-    invalid manifest, 130 interrupted.
+    \b
+    ipr submit products.csv --bucket shop-images   make a request
+    ipr watch products                             until it has finished
+    ipr results products --csv -o new.csv          fetch what it made
     """
-    console = Console(stderr=True)
-    try:
-        request = read_local_request(file, csv)
-        _check_networks(allowed)
-        local = LocalRun(request, _writable(folder.resolve()), allowed)
-    except UsageError as error:
-        click.echo(f"Error: {error}", err=True)
-        sys.exit(EXIT_USAGE)
-    try:
-        with Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-        ) as bar:
-            shown = bar.add_task("Starting", total=1)
-
-            def progress(step: str, done: int, total: int) -> None:
-                bar.update(shown, description=_WORDS[step], completed=done, total=total)
-
-            report = local.run(progress)
-    except StepFailedError as error:
-        failure = error.last.error if error.last else None
-        if failure and failure.reason == Reason.REQUEST_ID_CONFLICT:
-            message = "holds results of another catalogue or manifest; give another --output"
-            click.echo(f"Error: {folder.resolve()} {message}, or remove it", err=True)
-            sys.exit(EXIT_USAGE)
-        click.echo(f"Failed: {error}", err=True)
-        sys.exit(EXIT_FAILED)
-    except (Interrupted, KeyboardInterrupt):
-        click.echo("Interrupted; run the same command again to go on.", err=True)
-        sys.exit(EXIT_INTERRUPTED)
-    if report.done is None:
-        click.echo("Failed: the last step said nothing of an outcome", err=True)
-        sys.exit(EXIT_FAILED)
-    outcome = judge(request.spec, report.done, report.catalogue)
-    _say(report, outcome, folder, request.spec.request_id or request.name)
-    if outcome.ready.status != "True":
-        sys.exit(EXIT_FAILED)
-    if outcome.ready.reason == Reason.PARTIALLY_SUCCEEDED:
-        sys.exit(EXIT_PARTLY)
-
-
-def _writable(folder: Path) -> Path:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        message = f"--output {folder}: {error.strerror}"
-        raise UsageError(message) from error
-    if not os.access(folder, os.W_OK | os.X_OK):
-        message = f"--output {folder} is not writable"
-        raise UsageError(message)
-    return folder
-
-
-def _check_networks(networks: tuple[str, ...]) -> None:
-    try:
-        Guard(networks)
-    except ValueError as error:
-        message = f"--allow-network: {error}"
-        raise UsageError(message) from error
-
-
-def _say(report: Report, outcome: Phase, folder: Path, request_id: str) -> None:
-    """What was done, and where it lies."""
-    done, catalogue = report.done, report.catalogue
-    if done is None or catalogue is None:
-        return
-    before, after = done.bytes.original, done.bytes.compressed
-    saved = f" ({100 - 100 * after / before:.0f} % less)" if before else ""
-    lines = [
-        f"{outcome.ready.reason}: {outcome.ready.message}",
-        f"  Rows     {catalogue.rows}",
-        f"  Images   {done.images.succeeded} of {done.images.total}",
-        f"  Bytes    {decimal(before)} before, {decimal(after)} after{saved}",
-        f"  CSV      {folder / names.processed_csv(request_id)}",
-        f"  Report   {folder / names.REPORT_HTML}",
-    ]
-    if done.images.failed:
-        lines.append(f"  Failed   {folder / names.FAILED_CSV}")
-        lines += [f"    line {f.line}: {f.url}: {f.reason}: {f.message}" for f in done.failures]
-        if any(f.reason == ImageReason.ADDRESS_NOT_ALLOWED for f in done.failures):
-            lines.append("  Private addresses are allowed with --allow-network CIDR.")
-        lines.append("  To try the failures again: --csv with that file, and another --output.")
-    click.echo("\n".join(lines))
 
 
 if __name__ == "__main__":

@@ -11,15 +11,12 @@ import msgspec
 from imageprocessing_contract import names
 from imageprocessing_contract.request import ClaimPath, KeyRef, Source, Spec, parse_spec
 
+from imageprocessing_cli.errors import UsageError
 from imageprocessing_cli.manifest import validate, with_defaults
 from imageprocessing_cli.yaml_documents import DocumentError, load_documents
 
 TEXT_FILE = "products.csv"
 """Name under which a catalogue that is in the manifest's file reaches the worker."""
-
-
-class UsageError(Exception):
-    """The file or an option is wrong; the message says what to do."""
 
 
 class LocalRequest(msgspec.Struct, frozen=True):

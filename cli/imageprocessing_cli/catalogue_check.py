@@ -1,0 +1,63 @@
+"""A catalogue on this machine, checked by the worker's own code."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import msgspec
+from imageprocessing_contract.guard import Guard
+from imageprocessing_contract.reasons import RowReason
+from imageprocessing_worker.catalogue import Catalogue
+from imageprocessing_worker.lines import CatalogueError
+
+from imageprocessing_cli.errors import UsageError
+
+_CHUNK = 1 << 18
+
+
+class RowError(msgspec.Struct, frozen=True):
+    """What is wrong with the record that begins at a line, or with the whole catalogue."""
+
+    line: int
+    reason: str
+    message: str
+
+
+class Checked(msgspec.Struct, frozen=True):
+    """What the plan step would find."""
+
+    rows: int
+    images: int
+    errors: list[RowError]
+
+
+ANY_ADDRESS = ("0.0.0.0/0", "::/0")
+"""For a catalogue that a cluster will read: this machine does not know what it allows."""
+
+
+def check_catalogue(chunks: Iterator[bytes], allowed_networks: Sequence[str] = ()) -> Checked:
+    """Reads all of it; an error of the whole catalogue ends the list."""
+    rows = images = 0
+    errors: list[RowError] = []
+    try:
+        for row in Catalogue(chunks, Guard(allowed_networks)).rows():
+            rows, images = rows + 1, images + len(row.urls)
+            if row.problem:
+                errors.append(RowError(row.line, row.problem.reason, row.problem.message))
+        if not rows:
+            errors.append(RowError(1, RowReason.NO_ROWS, "the catalogue has a header and no rows"))
+    except CatalogueError as error:
+        errors.append(RowError(error.line, error.reason, error.message))
+    return Checked(rows, images, errors)
+
+
+def read_file(file: Path) -> Iterator[bytes]:
+    """Chunks of a file; raises UsageError."""
+    try:
+        with file.open("rb") as opened:
+            while chunk := opened.read(_CHUNK):
+                yield chunk
+    except OSError as error:
+        message = f"{file}: {error.strerror}"
+        raise UsageError(message) from error

@@ -1,0 +1,41 @@
+"""ipr logs: the log of the step that runs, or of what failed."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+from imageprocessing_contract import names
+
+from imageprocessing_cli.options import Connection, cluster_options
+from imageprocessing_cli.picking import pick_pod
+
+_SILENCE = 4 * 3600
+"""Seconds that a followed log may be silent."""
+
+
+@click.command()
+@click.argument("name")
+@click.option("--shard", type=click.IntRange(min=0), help="Index of a shard, from 0.")
+@click.option("-f", "--follow", is_flag=True, help="Go on until the container ends.")
+@cluster_options
+def logs(connection: Connection, name: str, shard: int | None, follow: bool) -> None:
+    """Print the log of NAME's Pod: of the step that runs, or of the shard that failed.
+
+    \b
+    ipr logs spring
+    ipr logs spring --shard 3 -f
+
+    Exit code: 0 printed, 1 no Pod or no cluster, 2 usage, 130 interrupted.
+    """
+    from imageprocessing_cli.cluster import BATCH, CORE  # noqa: PLC0415 - starts only when called
+
+    cluster = connection.open()
+    label = f"{names.LABEL_REQUEST_UID}={cluster.request(name)['metadata']['uid']}"
+    jobs, pods = (cluster.list(*kind, label) for kind in ((BATCH, "jobs"), (CORE, "pods")))
+    pod = pick_pod(jobs, pods, shard)["metadata"]["name"]
+    click.echo(f"Pod {pod}", err=True)
+    query = {"container": names.CONTAINER, "follow": "true" if follow else "false"}
+    for line in cluster.lines(cluster.path(CORE, "pods", pod, "log"), query, _SILENCE):
+        sys.stdout.buffer.write(line + b"\n")
+        sys.stdout.buffer.flush()

@@ -1,0 +1,116 @@
+"""A request followed to its end, as a bar on terminals and as lines elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext
+from datetime import UTC, datetime
+from typing import Any
+
+import rich.progress
+from imageprocessing_contract.reasons import Condition
+from imageprocessing_operator.status import Status
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, TextColumn
+from rich.text import Text
+
+from imageprocessing_cli.describe import failure_line
+from imageprocessing_cli.progress import headline, progress, rate_text, status_of
+
+Clock = Callable[[], datetime]
+
+
+def utc_now() -> datetime:
+    """The clock of everybody but tests."""
+    return datetime.now(UTC)
+
+
+def follow(changes: Iterable[dict[str, Any]], console: Console, clock: Clock = utc_now) -> Status:
+    """Shows each change until the request has finished; returns its last status."""
+    shown = _Bar(console, clock) if console.is_terminal else _Lines(console, clock)
+    status = Status()
+    said = 0  # failures; status keeps the first ten
+    with shown.display if isinstance(shown, _Bar) else nullcontext():
+        for request in changes:
+            status = status_of(request)
+            shown.show(request["metadata"]["name"], status)
+            for failure in status.failures[said:]:
+                console.print(f"  {failure_line(failure)}", style="red", **_PLAIN)
+            said = max(said, len(status.failures))
+            if status.is_true(Condition.FINISHED):
+                break
+    return status
+
+
+# Product names and URLs are no markup, and a line is cut by nobody.
+_PLAIN: dict[str, Any] = {"markup": False, "highlight": False, "soft_wrap": True}
+
+
+class _Lines:
+    """One line whenever something other than the time has changed."""
+
+    def __init__(self, console: Console, clock: Clock) -> None:
+        self._console, self._clock = console, clock
+        self._last = ""
+
+    def show(self, name: str, status: Status) -> None:
+        found = progress(status, self._clock())
+        line = f"{name}: {headline(status)}"
+        over = status.is_true(Condition.FINISHED)
+        if found.total and not over:
+            line += f"; {found.done} of {found.total} images{_shards(status)}"
+        if line == self._last:
+            return
+        self._last = line
+        rate = "" if over else rate_text(found)
+        self._console.print(f"{line}, {rate}" if rate else line, **_PLAIN)
+
+
+class _Bar:
+    """The reason, a bar by images, the rate and the time left, and the shards."""
+
+    def __init__(self, console: Console, clock: Clock) -> None:
+        self.display = rich.progress.Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            _Left(clock),
+            TextColumn("{task.fields[shards]}", markup=False),
+            console=console,
+        )
+        self._console = console
+        self._task = self.display.add_task("", total=None, status=Status(), shards="")
+        self._last = ""
+
+    def show(self, name: str, status: Status) -> None:
+        images, line = status.images, headline(status)
+        if line != self._last:
+            self._last = line
+            self._console.print(f"{name}: {line}", **_PLAIN)
+        self.display.update(
+            self._task,
+            description=line.partition(":")[0],
+            total=images.total if images else None,
+            completed=images.processed if images else 0,
+            status=status,
+            shards=_shards(status).removeprefix(", "),
+        )
+
+
+class _Left(ProgressColumn):
+    """Rate and time left, by the clock: the numbers move between two changes, too."""
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__()
+        self._clock = clock
+
+    def render(self, task: rich.progress.Task) -> Text:
+        return Text(rate_text(progress(task.fields["status"], self._clock())))
+
+
+def _shards(status: Status) -> str:
+    shards = status.shards
+    if shards is None or shards.total < 2:
+        return ""
+    failed = f", {shards.failed} failed" if shards.failed else ""
+    return f", shards: {shards.succeeded} of {shards.total} done, {shards.active} running{failed}"

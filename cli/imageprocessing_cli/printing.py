@@ -1,0 +1,74 @@
+"""Objects as kubectl prints them with -o, and its tables."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+import yaml
+
+Object = dict[str, Any]
+
+
+def print_objects(output: str, *objects: Object) -> None:
+    """One object as it is, several as kubectl would: documents in YAML, a List in JSON."""
+    if output == "name":
+        for found in objects:
+            click.echo(full_name(found))
+    elif output == "yaml":
+        click.echo("---\n".join(_yaml(found) for found in objects), nl=False)
+    else:
+        whole = objects[0] if len(objects) == 1 else as_list(list(objects))
+        click.echo(json.dumps(whole, indent=4, ensure_ascii=False))
+
+
+def full_name(found: Object) -> str:
+    """As kubectl says it: imageprocessingrequest.imageprocessing.dev/spring, configmap/spring."""
+    kind, (group, _, _) = found["kind"].lower(), found["apiVersion"].rpartition("/")
+    return (
+        f"{kind}.{group}/{found['metadata']['name']}"
+        if group
+        else (f"{kind}/{found['metadata']['name']}")
+    )
+
+
+def as_list(items: list[Object]) -> Object:
+    """What kubectl makes of several objects."""
+    return {"apiVersion": "v1", "kind": "List", "metadata": {"resourceVersion": ""}, "items": items}
+
+
+def table(found: Object, *, wide: bool, namespaces: bool) -> list[str]:
+    """The lines of a meta.k8s.io/v1 Table, as `kubectl get` has them."""
+    columns = found["columnDefinitions"]
+    shown = [i for i, column in enumerate(columns) if wide or not column.get("priority")]
+    rows = [[columns[i]["name"].upper() for i in shown]]
+    rows += [
+        ["" if row["cells"][i] is None else str(row["cells"][i]) for i in shown]
+        for row in found["rows"]
+    ]
+    if namespaces:
+        own = ["NAMESPACE", *(row["object"]["metadata"]["namespace"] for row in found["rows"])]
+        rows = [[namespace, *row] for namespace, row in zip(own, rows, strict=True)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes a CSV as a block, so that people can read it."""
+
+
+def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    style = "|" if "\n" in text else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Dumper.add_representer(str, _text)
+
+
+def _yaml(found: Object) -> str:
+    text: str = yaml.dump(found, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
+    return text

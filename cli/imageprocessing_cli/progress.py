@@ -1,0 +1,87 @@
+"""How far a request is, how fast it goes and how long it will take. Pure."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+
+import msgspec
+from imageprocessing_contract.reasons import Condition, Reason
+from imageprocessing_operator.status import Status, parse
+
+from imageprocessing_cli.errors import EXIT_DONE, EXIT_FAILED, EXIT_PARTLY
+
+
+class Progress(msgspec.Struct, frozen=True, kw_only=True):
+    """Images done of how many; images a second and the time left are None while unknown."""
+
+    done: int
+    total: int
+    rate: float | None = None
+    left: timedelta | None = None
+
+
+def status_of(request: dict[str, Any]) -> Status:
+    """.status of a request, also of one that no operator has seen yet."""
+    return parse(request.get("status") or {})
+
+
+def progress(status: Status, now: datetime) -> Progress:
+    """Reckons with the time at work: since the start, without the time spent suspended."""
+    images = status.images
+    if images is None:
+        return Progress(done=0, total=0)
+    seconds = working_seconds(status, now)
+    if not images.processed or seconds <= 0 or status.is_true(Condition.FINISHED):
+        return Progress(done=images.processed, total=images.total)
+    rate = images.processed / seconds
+    left = timedelta(seconds=round((images.total - images.processed) / rate))
+    return Progress(done=images.processed, total=images.total, rate=rate, left=left)
+
+
+def working_seconds(status: Status, now: datetime) -> float:
+    """Seconds that the request has been, or was, at work; 0 before it started."""
+    if status.start_time is None:
+        return 0
+    end = status.completion_time or status.suspend_time or now
+    return max(0.0, (end - status.start_time).total_seconds() - status.suspended_seconds)
+
+
+def exit_code(status: Status) -> int:
+    """The exit code of a request that has finished."""
+    ready = status.condition(Condition.READY)
+    if ready is None or ready.status != "True":
+        return EXIT_FAILED
+    return EXIT_PARTLY if ready.reason == Reason.PARTIALLY_SUCCEEDED else EXIT_DONE
+
+
+def headline(status: Status) -> str:
+    """The reason of Ready and what it says; what keeps Pods from running in its place."""
+    ready, trouble = status.condition(Condition.READY), status.condition(Condition.RECONCILING)
+    if ready is None:
+        return "Pending: no operator has seen the request yet"
+    kept = trouble is not None and trouble.status == "True"
+    reason = (
+        trouble.reason if trouble and kept and trouble.reason != "Progressing" else ready.reason
+    )
+    return f"{reason}: {ready.message}" if ready.message else reason
+
+
+def rate_text(found: Progress) -> str:
+    """`3.2 images/s, 1 m 5 s left`, or nothing while there is none."""
+    if found.rate is None or found.left is None:
+        return ""
+    speed = f"{found.rate:.0f}" if found.rate >= 10 else f"{found.rate:.1f}"
+    return f"{speed} images/s, {duration(found.left)} left"
+
+
+def duration(time: timedelta) -> str:
+    """The two largest units: `2 d 3 h`, `1 m 5 s`, `12 s`."""
+    seconds = round(time.total_seconds())
+    units = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
+    for place, (unit, size) in enumerate(units):
+        if seconds >= size and unit != "s":
+            below, less = units[place + 1]
+            rest = seconds % size // less
+            return f"{seconds // size} {unit}" + (f" {rest} {below}" if rest else "")
+    return f"{seconds} s"
