@@ -56,13 +56,12 @@ class _Lines:
     def show(self, name: str, status: Status) -> None:
         found = progress(status, self._clock())
         line = f"{name}: {headline(status)}"
-        over = status.is_true(Condition.FINISHED)
-        if found.total and not over:
-            line += f"; {found.done} of {found.total} images{_shards(status)}"
+        if found.total and status.is_true(Condition.RECONCILING):
+            line += f": {found.done} of {found.total} images{_shards(status)}"
         if line == self._last:
             return
         self._last = line
-        rate = "" if over else rate_text(found)
+        rate = rate_text(found)
         self._console.print(f"{line}, {rate}" if rate else line, **_PLAIN)
 
 

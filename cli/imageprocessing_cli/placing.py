@@ -74,7 +74,12 @@ def upload_to_bucket(bucket: str, name: str, data: bytes) -> bool:
     try:
         return GCSStore(bucket, "", "").create(name, data, "text/csv")
     except StoreError as error:
-        raise CommandError(f"gs://{bucket}/{name}: {error.message}") from error
+        raise CommandError(bucket_error(bucket, error)) from error
+
+
+def bucket_error(bucket: str, error: Exception) -> str:
+    """What to say of a StoreError: whose access it was is not plain."""
+    return f"gs://{bucket}, with your own Google credentials: {error}"
 
 
 def owned_by(request: Object) -> Object:

@@ -16,10 +16,12 @@ def print_objects(output: str, *objects: Object) -> None:
     if output == "name":
         for found in objects:
             click.echo(full_name(found))
-    elif output == "yaml":
-        click.echo("---\n".join(_yaml(found) for found in objects), nl=False)
+        return
+    shown = [_without_managed_fields(found) for found in objects]
+    if output == "yaml":
+        click.echo("---\n".join(_yaml(found) for found in shown), nl=False)
     else:
-        whole = objects[0] if len(objects) == 1 else as_list(list(objects))
+        whole = shown[0] if len(shown) == 1 else as_list(shown)
         click.echo(json.dumps(whole, indent=4, ensure_ascii=False))
 
 
@@ -55,6 +57,13 @@ def table(found: Object, *, wide: bool, namespaces: bool) -> list[str]:
         "   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in rows
     ]
+
+
+def _without_managed_fields(found: Object) -> Object:
+    """Who wrote which field is of no interest to people; kubectl hides it, too."""
+    meta = {key: value for key, value in found["metadata"].items() if key != "managedFields"}
+    items = [_without_managed_fields(item) for item in found.get("items", [])]
+    return {**found, "metadata": meta, **({"items": items} if items else {})}
 
 
 class _Dumper(yaml.SafeDumper):

@@ -32,7 +32,7 @@ def progress(status: Status, now: datetime) -> Progress:
     if images is None:
         return Progress(done=0, total=0)
     seconds = working_seconds(status, now)
-    if not images.processed or seconds <= 0 or status.is_true(Condition.FINISHED):
+    if seconds <= 0 or not 0 < images.processed < images.total:
         return Progress(done=images.processed, total=images.total)
     rate = images.processed / seconds
     left = timedelta(seconds=round((images.total - images.processed) / rate))
@@ -56,15 +56,15 @@ def exit_code(status: Status) -> int:
 
 
 def headline(status: Status) -> str:
-    """The reason of Ready and what it says; what keeps Pods from running in its place."""
+    """The reason of Ready, and what it says beyond that; trouble with Pods comes first."""
     ready, trouble = status.condition(Condition.READY), status.condition(Condition.RECONCILING)
     if ready is None:
         return "Pending: no operator has seen the request yet"
-    kept = trouble is not None and trouble.status == "True"
-    reason = (
-        trouble.reason if trouble and kept and trouble.reason != "Progressing" else ready.reason
-    )
-    return f"{reason}: {ready.message}" if ready.message else reason
+    if trouble is None or trouble.status != "True":
+        return f"{ready.reason}: {ready.message}"
+    if trouble.reason == Reason.PROGRESSING:
+        return ready.reason
+    return f"{ready.reason}: {trouble.reason}: {trouble.message}"
 
 
 def rate_text(found: Progress) -> str:

@@ -14,6 +14,7 @@ from imageprocessing_contract.request import Spec, output_path, parse_spec
 
 from imageprocessing_cli.errors import CommandError
 from imageprocessing_cli.options import Connection, cluster_options
+from imageprocessing_cli.placing import bucket_error
 
 Object = dict[str, Any]
 
@@ -81,7 +82,7 @@ def _from_bucket(bucket: str, path: str) -> Iterator[bytes]:
     try:
         yield from GCSStore(bucket, "", "").chunks(path)
     except StoreError as error:
-        raise CommandError(f"gs://{bucket}/{path}: {error.message}") from error
+        raise CommandError(bucket_error(bucket, error)) from error
 
 
 def _from_claim(cluster: Any, claim: str, path: str, image: str | None) -> Iterator[bytes]:
