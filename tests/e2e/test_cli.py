@@ -36,10 +36,10 @@ def test_a_large_catalogue_goes_through_a_claim(
 ) -> None:
     """Under restricted Pod security, and with nothing left over."""
     make_claim(tenant.cluster, tenant.namespace, "images")
-    rows = list(csv.reader(io.StringIO(rows_of(photo_urls[:4], 4))))
+    rows = list(csv.reader(io.StringIO(rows_of(photo_urls[:11], 11))))
     text = io.StringIO()
     # Large by a column that the worker only copies.
-    notes = ["Notes", *("x" * 300_000 for _ in rows[1:])]
+    notes = ["Notes", *("x" * 100_000 for _ in rows[1:])]
     csv.writer(text).writerows([*row, note] for row, note in zip(rows, notes, strict=True))
     catalogue = tmp_path / "products.csv"
     catalogue.write_text(text.getvalue(), newline="")
@@ -49,7 +49,7 @@ def test_a_large_catalogue_goes_through_a_claim(
 
     output = ("--claim", "images", "--prefix", "shop", "--image", WORKER)
     made = ipr(tenant, "submit", catalogue, "--from", template, *output, "--wait")
-    assert "products: Succeeded: 4 of 4 images done\n" in made.stdout
+    assert "products: Succeeded: 11 of 11 images done\n" in made.stdout
     assert made.stderr.startswith("shop/catalogues/")
     assert made.stderr.endswith(" in the claim images: the catalogue is there\n")
 
@@ -57,7 +57,7 @@ def test_a_large_catalogue_goes_through_a_claim(
     fetched = ipr(tenant, "results", "products").stdout
     processed = list(csv.DictReader(io.StringIO(fetched)))
     assert [row["Output Image Urls"] for row in processed] == [
-        f"shop/spring/{names.image_object(url, 'jpg')}" for url in photo_urls[:4]
+        f"shop/spring/{names.image_object(url, 'jpg')}" for url in photo_urls[:11]
     ]
     assert [row["Notes"] for row in processed] == notes[1:]
     file = tmp_path / "report.html"

@@ -50,6 +50,9 @@ def run(file: Path, folder: Path, csv: Path | None, allowed: tuple[str, ...]) ->
     The same steps as in a cluster, as local processes: --output takes the place of
     spec.output, records.sqlite there that of Firestore. No webhook is sent.
 
+    \b
+    ipr run request.yaml --csv products.csv --output results
+
     Exit code: 0 all images done, 3 finished with failures, 1 failed, 2 usage or
     invalid manifest, 130 interrupted.
     """
