@@ -9,6 +9,7 @@ from typing import Any
 from imageprocessing_contract import redact
 from imageprocessing_contract.reasons import Condition, Reason
 from imageprocessing_contract.request import Source, Spec, output_path, parse_spec
+from imageprocessing_operator.outbox import DELAYS
 from imageprocessing_operator.status import Status, Webhook
 from rich.filesize import decimal
 
@@ -16,7 +17,6 @@ from imageprocessing_cli.advice import advice
 from imageprocessing_cli.progress import (
     duration,
     headline,
-    progress,
     rate_text,
     status_of,
     working_seconds,
@@ -43,7 +43,7 @@ def describe(request: dict[str, Any], now: datetime, flags: str = "") -> str:
         ("Source", _source(spec.source)),
         ("Output", _output(spec, request_id)),
         *_times(status, now),
-        *_counts(status, now),
+        *_counts(status),
         *_results(status),
         *_webhook(status),
     ]
@@ -112,7 +112,7 @@ def _times(status: Status, now: datetime) -> Lines:
     return [("Started", f"{status.start_time:%Y-%m-%d %H:%M:%S} UTC, {verb} {took}")]
 
 
-def _counts(status: Status, now: datetime) -> Lines:
+def _counts(status: Status) -> Lines:
     found: Lines = []
     if catalogue := status.catalogue:
         invalid = f", {catalogue.invalid_rows} invalid rows" if catalogue.invalid_rows else ""
@@ -122,7 +122,7 @@ def _counts(status: Status, now: datetime) -> Lines:
         text = f"{images.succeeded if over else images.processed} of {images.total} done"
         text += f", {images.failed} failed" if images.failed else ""
         text += f", {images.unchanged} unchanged" if images.unchanged else ""
-        rate = rate_text(progress(status, now))
+        rate = rate_text(status)
         found.append(("Images", f"{text}, {rate}" if rate else text))
     if sizes := status.bytes:
         before, after = sizes.original, sizes.compressed
@@ -160,7 +160,7 @@ def _webhook(status: Status) -> Lines:
 def _attempts(webhook: Webhook | None) -> str:
     if webhook is None or webhook.delivered_time is not None or not webhook.attempts:
         return ""
-    said = f" ({webhook.attempts} attempts"
+    said = f" (after {webhook.attempts} of {len(DELAYS)} attempts"
     if webhook.next_attempt_time is not None:
         said += f", the next at {webhook.next_attempt_time:%Y-%m-%d %H:%M:%S} UTC"
     return said + ")"

@@ -2,32 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import nullcontext
-from datetime import UTC, datetime
 from typing import Any
 
 import rich.progress
 from imageprocessing_contract.reasons import Condition
 from imageprocessing_operator.status import Status
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, TextColumn
-from rich.text import Text
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 
 from imageprocessing_cli.describe import failure_line
-from imageprocessing_cli.progress import headline, progress, rate_text, status_of
-
-Clock = Callable[[], datetime]
+from imageprocessing_cli.progress import headline, rate_text, status_of
 
 
-def utc_now() -> datetime:
-    """The clock of everybody but tests."""
-    return datetime.now(UTC)
-
-
-def follow(changes: Iterable[dict[str, Any]], console: Console, clock: Clock = utc_now) -> Status:
+def follow(changes: Iterable[dict[str, Any]], console: Console) -> Status:
     """Shows each change until the request has finished; returns its last status."""
-    shown = _Bar(console, clock) if console.is_terminal else _Lines(console, clock)
+    shown = _Bar(console) if console.is_terminal else _Lines(console)
     status = Status()
     said = 0  # failures; status keeps the first ten
     with shown.display if isinstance(shown, _Bar) else nullcontext():
@@ -47,38 +38,36 @@ _PLAIN: dict[str, Any] = {"markup": False, "highlight": False, "soft_wrap": True
 
 
 class _Lines:
-    """One line whenever something other than the time has changed."""
+    """One line whenever something has changed."""
 
-    def __init__(self, console: Console, clock: Clock) -> None:
-        self._console, self._clock = console, clock
+    def __init__(self, console: Console) -> None:
+        self._console = console
         self._last = ""
 
     def show(self, name: str, status: Status) -> None:
-        found = progress(status, self._clock())
-        line = f"{name}: {headline(status)}"
-        if found.total and status.is_true(Condition.RECONCILING):
-            line += f": {found.done} of {found.total} images{_shards(status)}"
-        if line == self._last:
-            return
-        self._last = line
-        rate = rate_text(found)
-        self._console.print(f"{line}, {rate}" if rate else line, **_PLAIN)
+        line, images = f"{name}: {headline(status)}", status.images
+        if images and status.is_true(Condition.RECONCILING):
+            line += f": {images.processed} of {images.total} images"
+            line += "".join(f", {text}" for text in (_shards(status), rate_text(status)) if text)
+        if line != self._last:
+            self._last = line
+            self._console.print(line, **_PLAIN)
 
 
 class _Bar:
     """The reason, a bar by images, the rate and the time left, and the shards."""
 
-    def __init__(self, console: Console, clock: Clock) -> None:
+    def __init__(self, console: Console) -> None:
         self.display = rich.progress.Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
-            _Left(clock),
+            TextColumn("{task.fields[rate]}", markup=False),
             TextColumn("{task.fields[shards]}", markup=False),
             console=console,
         )
         self._console = console
-        self._task = self.display.add_task("", total=None, status=Status(), shards="")
+        self._task = self.display.add_task("", total=None, rate="", shards="")
         self._last = ""
 
     def show(self, name: str, status: Status) -> None:
@@ -91,20 +80,9 @@ class _Bar:
             description=line.partition(":")[0],
             total=images.total if images else None,
             completed=images.processed if images else 0,
-            status=status,
-            shards=_shards(status).removeprefix(", "),
+            rate=rate_text(status),
+            shards=_shards(status),
         )
-
-
-class _Left(ProgressColumn):
-    """Rate and time left, by the clock: the numbers move between two changes, too."""
-
-    def __init__(self, clock: Clock) -> None:
-        super().__init__()
-        self._clock = clock
-
-    def render(self, task: rich.progress.Task) -> Text:
-        return Text(rate_text(progress(task.fields["status"], self._clock())))
 
 
 def _shards(status: Status) -> str:
@@ -112,4 +90,4 @@ def _shards(status: Status) -> str:
     if shards is None or shards.total < 2:
         return ""
     failed = f", {shards.failed} failed" if shards.failed else ""
-    return f", shards: {shards.succeeded} of {shards.total} done, {shards.active} running{failed}"
+    return f"shards: {shards.succeeded} of {shards.total} done, {shards.active} running{failed}"

@@ -1,42 +1,19 @@
-"""How far a request is, how fast it goes and how long it will take. Pure."""
+"""What a request's status says of its way, in words. Pure."""
 
 from __future__ import annotations
 
 from datetime import datetime, timedelta
 from typing import Any
 
-import msgspec
 from imageprocessing_contract.reasons import Condition, Reason
 from imageprocessing_operator.status import Status, parse
 
 from imageprocessing_cli.errors import EXIT_DONE, EXIT_FAILED, EXIT_PARTLY
 
 
-class Progress(msgspec.Struct, frozen=True, kw_only=True):
-    """Images done of how many; images a second and the time left are None while unknown."""
-
-    done: int
-    total: int
-    rate: float | None = None
-    left: timedelta | None = None
-
-
 def status_of(request: dict[str, Any]) -> Status:
     """.status of a request, also of one that no operator has seen yet."""
     return parse(request.get("status") or {})
-
-
-def progress(status: Status, now: datetime) -> Progress:
-    """Reckons with the time at work: since the start, without the time spent suspended."""
-    images = status.images
-    if images is None:
-        return Progress(done=0, total=0)
-    seconds = working_seconds(status, now)
-    if seconds <= 0 or not 0 < images.processed < images.total:
-        return Progress(done=images.processed, total=images.total)
-    rate = images.processed / seconds
-    left = timedelta(seconds=round((images.total - images.processed) / rate))
-    return Progress(done=images.processed, total=images.total, rate=rate, left=left)
 
 
 def working_seconds(status: Status, now: datetime) -> float:
@@ -67,12 +44,13 @@ def headline(status: Status) -> str:
     return f"{ready.reason}: {trouble.reason}: {trouble.message}"
 
 
-def rate_text(found: Progress) -> str:
-    """`3.2 images/s, 1 m 5 s left`, or nothing while there is none."""
-    if found.rate is None or found.left is None:
+def rate_text(status: Status) -> str:
+    """`320 images/min, 12m left`, as the operator reckons it; nothing while it does not."""
+    found = status.progress
+    if found is None or found.images_per_minute is None:
         return ""
-    speed = f"{found.rate:.0f}" if found.rate >= 10 else f"{found.rate:.1f}"
-    return f"{speed} images/s, {duration(found.left)} left"
+    left = f", {found.time_left} left" if found.time_left else ""
+    return f"{found.images_per_minute} images/min{left}"
 
 
 def duration(time: timedelta) -> str:

@@ -1,4 +1,4 @@
-"""How far a request is, by a clock that is passed in, and how watching shows it."""
+"""How far a request is, and how watching shows it."""
 
 from __future__ import annotations
 
@@ -9,11 +9,9 @@ from typing import Any
 import pytest
 from imageprocessing_cli.following import follow
 from imageprocessing_cli.progress import (
-    Progress,
     duration,
     exit_code,
     headline,
-    progress,
     rate_text,
     status_of,
     working_seconds,
@@ -44,33 +42,36 @@ def after(seconds: float) -> datetime:
     return START + timedelta(seconds=seconds)
 
 
-def test_rate_and_time_left_come_from_the_time_at_work() -> None:
-    found = progress(status_of(request(processed=60)), after(30))
-    assert found == Progress(done=60, total=180, rate=2.0, left=timedelta(seconds=60))
-    assert rate_text(found) == "2.0 images/s, 1 m left"
-
-
-def test_time_spent_suspended_does_not_count() -> None:
-    status = status_of(
-        request(processed=60, suspendedSeconds=10, suspendTime="2026-11-23T12:00:40Z")
-    )
-    assert working_seconds(status, after(1000)) == 30
-    assert progress(status, after(1000)).rate == 2.0
+PROGRESS = {"since": "2026-11-23T12:00:00Z", "imagesPerMinute": 120, "timeLeft": "1m"}
 
 
 @pytest.mark.parametrize(
-    ("processed", "at"), [(0, 30), (180, 30), (60, 0)], ids=["none yet", "all", "clocks differ"]
+    ("found", "text"),
+    [
+        (PROGRESS, "120 images/min, 1m left"),
+        ({"since": "2026-11-23T12:00:00Z"}, ""),
+        ({key: PROGRESS[key] for key in ("since", "imagesPerMinute")}, "120 images/min"),
+        (None, ""),
+    ],
+    ids=["going", "no shard yet", "all done", "no shards"],
 )
-def test_there_is_no_rate_where_nothing_can_be_said(processed: int, at: float) -> None:
-    found = progress(status_of(request(processed=processed)), after(at))
-    assert (found.rate, found.left) == (None, None)
-    assert rate_text(found) == ""
+def test_rate_and_time_left_are_what_the_operator_says(
+    found: dict[str, Any] | None, text: str
+) -> None:
+    assert rate_text(status_of(request(**({"progress": found} if found else {})))) == text
+
+
+def test_time_spent_suspended_is_not_time_at_work() -> None:
+    status = status_of(request(suspendedSeconds=10, suspendTime="2026-11-23T12:00:40Z"))
+    assert working_seconds(status, after(1000)) == 30
+    assert working_seconds(status_of(request()), after(1000)) == 1000
+    assert working_seconds(status_of(request(completionTime="2026-11-23T12:00:05Z")), after(9)) == 5
+    assert working_seconds(status_of({}), START) == 0
 
 
 def test_a_request_that_nobody_has_seen_is_pending() -> None:
     status = status_of({"metadata": {}, "spec": {}})
     assert headline(status) == "Pending: no operator has seen the request yet"
-    assert progress(status, START) == Progress(done=0, total=0)
 
 
 def test_what_keeps_pods_from_running_is_in_the_headline() -> None:
@@ -109,7 +110,7 @@ def states() -> list[dict[str, Any]]:
     return [
         request(),
         request(),
-        request(processed=60, shards=shards, failures=failures[:1]),
+        request(processed=60, shards=shards, progress=PROGRESS, failures=failures[:1]),
         request(over, processed=180, shards=shards, failures=failures),
         request(),
     ]
@@ -117,12 +118,12 @@ def states() -> list[dict[str, Any]]:
 
 def test_lines_come_when_something_changes() -> None:
     text = io.StringIO()
-    status = follow(iter(states()), Console(file=text, width=40), lambda: after(30))
+    status = follow(iter(states()), Console(file=text, width=40))
     assert status.is_true(Condition.FINISHED)
     assert text.getvalue().splitlines() == [
         "spring: Processing: 0 of 180 images",
         "spring: Processing: 60 of 180 images, shards: 1 of 3 done, 2 running,"
-        " 2.0 images/s, 1 m left",
+        " 120 images/min, 1m left",
         "  line 2: https://a.example/[red]2: HTTPError: 404",
         "spring: PartiallySucceeded: 178 of 180 images done, 2 failed",
         "  line 3: https://a.example/[red]3: HTTPError: 404",
@@ -132,6 +133,6 @@ def test_lines_come_when_something_changes() -> None:
 def test_a_terminal_shows_a_bar() -> None:
     text = io.StringIO()
     console = Console(file=text, width=120, force_terminal=True, color_system=None)
-    follow(iter(states()[:3]), console, lambda: after(30))
-    assert "60/180 2.0 images/s, 1 m left shards: 1 of 3 done, 2 running" in text.getvalue()
+    follow(iter(states()[:3]), console)
+    assert "60/180 120 images/min, 1m left shards: 1 of 3 done, 2 running" in text.getvalue()
     assert "  line 2: https://a.example/[red]2: HTTPError: 404" in text.getvalue()
