@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import sys
+from typing import Any
 
 import click
 from imageprocessing_contract import __version__
+
+from imageprocessing_cli.errors import EXIT_INTERRUPTED
 
 _COMMANDS = (
     "submit", "watch", "status", "results", "retry", "suspend", "resume", "logs",
@@ -27,6 +31,14 @@ class _Commands(click.Group):
         module = importlib.import_module(f"imageprocessing_cli.commands.{cmd_name}")
         command: click.Command = getattr(module, cmd_name)
         return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Ctrl-C is no failure: click alone would end with 1."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            click.echo("Interrupted", err=True)
+            sys.exit(EXIT_INTERRUPTED)
 
 
 @click.command(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})

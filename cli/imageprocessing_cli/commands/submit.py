@@ -9,7 +9,7 @@ from typing import Any
 import click
 from imageprocessing_contract import names
 
-from imageprocessing_cli.errors import EXIT_CODES, CommandError, ServerError, UsageError
+from imageprocessing_cli.errors import EXIT_CODES, CommandError, UsageError
 from imageprocessing_cli.manifest_options import (
     build_request,
     default_name,
@@ -123,30 +123,38 @@ def _print_dry(placed: Placed, request: Object, namespace: str | None, output: s
 
 def _send(cluster: Any, placed: Placed, request: Object, data: bytes, image: str | None) -> Object:
     """What the request needs, and then the request: its Pod must not wait for the rest."""
-    from imageprocessing_cli.cluster import CORE, REQUESTS  # noqa: PLC0415
+    from imageprocessing_cli.cluster import REQUESTS  # noqa: PLC0415
 
     # A request that is refused must leave nothing behind.
     cluster.create(REQUESTS, names.PLURAL, request, dry_run=True)
     if placed.config_map:
-        _create_config_map(cluster, placed.config_map)
-    elif placed.upload:
+        return _send_with(cluster, placed.config_map, request)
+    if placed.upload:
         _upload(cluster, placed, data, image)
     stored: Object = cluster.create(REQUESTS, names.PLURAL, request)
-    if placed.config_map:
-        path = cluster.path(CORE, "configmaps", placed.config_map["metadata"]["name"])
-        cluster.call("PATCH", path, body=owned_by(stored))
     return stored
 
 
-def _create_config_map(cluster: Any, config_map: Object) -> None:
-    from imageprocessing_cli.cluster import CORE  # noqa: PLC0415
+def _send_with(cluster: Any, config_map: Object, request: Object) -> Object:
+    """Creates the ConfigMap, the request, and makes the one go when the other goes."""
+    from imageprocessing_cli.cluster import CORE, REQUESTS  # noqa: PLC0415
 
+    # A name of its own: the one of a request that was deleted just now may be on its way out.
+    name = {"generateName": f"{config_map['metadata']['name']}-"}
+    made = cluster.create(CORE, "configmaps", config_map | {"metadata": name})
+    path = cluster.path(CORE, "configmaps", made["metadata"]["name"])
+    request["spec"]["source"]["configMapKeyRef"]["name"] = made["metadata"]["name"]
     try:
-        cluster.create(CORE, "configmaps", config_map)
-    except ServerError as error:
-        # Left by an attempt that was killed: its name says that it holds the same bytes.
-        if error.reason != "AlreadyExists":
-            raise
+        stored: Object = cluster.create(REQUESTS, names.PLURAL, request)
+    except CommandError:
+        cluster.call("DELETE", path)
+        raise
+    try:
+        cluster.call("PATCH", path, body=owned_by(stored))
+    except CommandError as error:
+        message = f"the ConfigMap {made['metadata']['name']} will outlive the request"
+        click.echo(f"warning: {message}: {error.message}", err=True)
+    return stored
 
 
 def _upload(cluster: Any, placed: Placed, data: bytes, image: str | None) -> None:
