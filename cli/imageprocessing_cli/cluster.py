@@ -122,8 +122,8 @@ class Cluster:
                     if found["metadata"]["uid"] != uid:
                         raise _deleted(name)
                     yield found
-            except UnreachableError:
-                if uid is None or lost == _RECONNECTS:
+            except CommandError as error:
+                if not error.transient or uid is None or lost == _RECONNECTS:
                     raise
                 lost += 1
                 sleep(min(lost, 10))

@@ -8,6 +8,7 @@ from typing import Any
 
 from imageprocessing_contract import redact
 from imageprocessing_contract.reasons import Condition, Reason
+from imageprocessing_contract.report import Failure
 from imageprocessing_contract.request import Source, Spec, output_path, parse_spec
 from imageprocessing_operator.outbox import DELAYS
 from imageprocessing_operator.status import Status, Webhook
@@ -65,7 +66,7 @@ def describe(request: dict[str, Any], now: datetime, flags: str = "") -> str:
     return "\n\n".join(parts)
 
 
-def failure_line(failure: Any) -> str:
+def failure_line(failure: Failure) -> str:
     """One failed image, as `ipr run` says it."""
     return f"line {failure.line}: {failure.url}: {failure.reason}: {failure.message}"
 

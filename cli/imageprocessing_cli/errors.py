@@ -16,6 +16,9 @@ invalid input, 130 interrupted."""
 class CommandError(click.ClickException):
     """Ends the command with exit code 1; the message says what to do."""
 
+    transient = False
+    """Whether the same call may succeed later."""
+
     def show(self, file: IO[Any] | None = None) -> None:
         """Says it as kubectl does."""
         click.echo(f"error: {self.message}", file=file, err=file is None)
@@ -30,6 +33,8 @@ class UsageError(CommandError):
 class UnreachableError(CommandError):
     """The API server gave no answer, or broke off in it."""
 
+    transient = True
+
 
 class ServerError(CommandError):
     """The API server refused; `status` is HTTP's, `reason` Kubernetes' word for it."""
@@ -42,6 +47,8 @@ class ServerError(CommandError):
             self.reason, message = f"HTTP {status}", " ".join(body.split())[:300]
         super().__init__(message)
         self.status = status
+        # 410: the version to watch from is too old.
+        self.transient = status in {410, 429} or status >= 500
 
     def show(self, file: IO[Any] | None = None) -> None:
         """Says it as kubectl does."""

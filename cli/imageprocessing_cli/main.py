@@ -7,9 +7,10 @@ import sys
 from typing import Any
 
 import click
-from imageprocessing_contract import __version__
+import msgspec
+from imageprocessing_contract import __version__, names
 
-from imageprocessing_cli.errors import EXIT_INTERRUPTED
+from imageprocessing_cli.errors import EXIT_INTERRUPTED, CommandError
 
 _COMMANDS = (
     "submit", "watch", "status", "results", "retry", "suspend", "resume", "logs",
@@ -33,9 +34,12 @@ class _Commands(click.Group):
         return command
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Ctrl-C is no failure: click alone would end with 1."""
+        """No traceback for what people do: with click alone, Ctrl-C would end with 1."""
         try:
             return super().invoke(ctx)
+        except msgspec.ValidationError as error:
+            message = f"the cluster's {names.KIND} is of another version than ipr: {error}"
+            raise CommandError(message) from error
         except KeyboardInterrupt:
             click.echo("Interrupted", err=True)
             sys.exit(EXIT_INTERRUPTED)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -45,7 +44,7 @@ def from_url(url: str) -> Object:
     return {"gcs": {"bucket": bucket, "object": name}}
 
 
-def place(file: Path, data: bytes, name: str, output: Object) -> Placed:
+def place(data: bytes, name: str, output: Object) -> Placed:
     """A ConfigMap, or for what is too large for one a file beside the request's results."""
     digest = hashlib.sha256(data).hexdigest()
     if len(data) <= MAX_CONFIG_MAP:
@@ -56,23 +55,21 @@ def place(file: Path, data: bytes, name: str, output: Object) -> Placed:
         above = str(gcs.get("prefix", "")).strip("/")
         path = f"{above}/{path}".lstrip("/")
         return Placed({"gcs": {"bucket": gcs["bucket"], "object": path}}, upload=path)
-    if claim := output.get("persistentVolumeClaim"):
-        above = str(claim.get("path", "")).strip("/")
-        path = f"{above}/{path}".lstrip("/")
-        source = {"claimName": claim["claimName"], "path": path}
-        return Placed({"persistentVolumeClaim": source}, upload=path)
-    message = f"{file} is too large for a ConfigMap (1 MiB), and there is no output to put it to"
-    raise UsageError(message)
+    claim = output["persistentVolumeClaim"]
+    above = str(claim.get("path", "")).strip("/")
+    path = f"{above}/{path}".lstrip("/")
+    source = {"claimName": claim["claimName"], "path": path}
+    return Placed({"persistentVolumeClaim": source}, upload=path)
 
 
-def upload_to_bucket(bucket: str, name: str, data: bytes) -> bool:
-    """Creates the object; False where it is there already: its name is its content's."""
+def upload_to_bucket(bucket: str, name: str, data: bytes) -> None:
+    """Creates the object, unless it is there already: its name is its content's."""
     # Google's client takes a second to import.
     from imageprocessing_worker.stores import StoreError  # noqa: PLC0415
     from imageprocessing_worker.stores.gcs import GCSStore  # noqa: PLC0415
 
     try:
-        return GCSStore(bucket, "", "").create(name, data, "text/csv")
+        GCSStore(bucket, "", "").create(name, data, "text/csv")
     except StoreError as error:
         raise CommandError(bucket_error(bucket, error)) from error
 

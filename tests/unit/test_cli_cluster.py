@@ -13,10 +13,15 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import yaml
+from click.testing import CliRunner
 from imageprocessing_cli.cluster import Cluster, connect
 from imageprocessing_cli.errors import CommandError, ServerError, UnreachableError
+from imageprocessing_cli.main import main
 
 REQUESTS = "/apis/imageprocessing.dev/v1alpha1/namespaces/shop/imageprocessingrequests"
+
+
+GONE = json.dumps({"reason": "Expired", "message": "too old resource version"}).encode()
 
 
 def request(version: int, uid: str = "1") -> dict[str, Any]:
@@ -51,7 +56,11 @@ def server() -> Iterator[Server]:
                 served.asked.append(f"watch {query['resourceVersion'][0]}")
                 assert parts.path == REQUESTS
                 assert query["fieldSelector"] == ["metadata.name=spring"]
-                self.watch(*served.watches.pop(0))
+                data, whole = served.watches.pop(0)
+                if data == GONE:
+                    self.answer(410, data)
+                else:
+                    self.watch(data, whole)
                 return
             served.asked.append("get")
             assert parts.path == f"{REQUESTS}/spring"
@@ -121,18 +130,25 @@ def take(changes: Iterator[dict[str, Any]], count: int) -> list[dict[str, Any]]:
 
 
 def test_a_watch_that_is_cut_is_taken_up_again(server: Server, cluster: Cluster) -> None:
-    server.gets = [request(1), request(3), request(9)]
+    server.gets = [request(1), 503, request(3), request(9), request(11)]
     server.watches = [
         (event("MODIFIED", request(2)), False),
         (event("ERROR", {"code": 410}), True),
-        (event("MODIFIED", request(10)), True),
+        (GONE, True),
+        (event("MODIFIED", request(12)), True),
     ]
     pauses: list[float] = []
     changes = cluster.follow("spring", pauses.append)
-    assert versions(take(changes, 5)) == ["1", "2", "3", "9", "10"]
-    assert server.asked == ["get", "watch 1", "get", "watch 3", "get", "watch 9"]
+    assert versions(take(changes, 6)) == ["1", "2", "3", "9", "11", "12"]
+    assert server.asked == [
+        *("get", "watch 1", "get"),
+        *("get", "watch 3"),
+        *("get", "watch 9"),
+        *("get", "watch 11"),
+    ]
     assert server.tokens == {"Bearer secret"}
-    assert pauses == [1]  # after the cut, not after an end
+    # Twice after the cut, once for 410 as an answer; not after an end.
+    assert pauses == [1, 2, 1]
 
 
 def test_a_server_that_stays_away_is_given_up(server: Server, tmp_path: Path) -> None:
@@ -176,6 +192,18 @@ def test_what_is_between_ipr_and_the_api_server_is_quoted(server: Server, cluste
     with pytest.raises(ServerError) as raised:
         cluster.request("spring")
     assert (raised.value.reason, raised.value.message) == ("HTTP 502", "no JSON")
+
+
+def test_a_cluster_of_another_version(server: Server, tmp_path: Path) -> None:
+    """One line, and no traceback."""
+    server.gets = [{**request(1), "spec": {"source": {}, "output": 1}}]
+    file = kubeconfig(tmp_path, server.address)
+    shown = CliRunner().invoke(main, ["status", "spring", "--kubeconfig", str(file)])
+    assert shown.exit_code == 1
+    assert shown.output == (
+        "error: the cluster's ImageProcessingRequest is of another version than ipr: "
+        "Expected `object`, got `int` - at `$.output`\n"
+    )
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from imageprocessing_cli.manifest import validate, with_defaults
 from imageprocessing_cli.manifest_options import build_request, default_name
 from imageprocessing_cli.picking import pick_pod
 from imageprocessing_cli.placing import MAX_CONFIG_MAP, from_url, place
+from imageprocessing_cli.printing import table
 from imageprocessing_cli.retrying import next_name
 from imageprocessing_contract.reasons import ImageReason, Reason, RowReason
 from imageprocessing_contract.request import parse_spec
@@ -121,16 +122,16 @@ def test_options_that_do_not_fit(options: dict[str, str], says: str) -> None:
 
 
 def test_what_a_config_map_holds_goes_there() -> None:
-    fits = place(Path("p.csv"), b"x" * MAX_CONFIG_MAP, "spring", {"gcs": {"bucket": "b"}})
+    fits = place(b"x" * MAX_CONFIG_MAP, "spring", {"gcs": {"bucket": "b"}})
     assert fits.config_map
     assert fits.source["configMapKeyRef"]["name"] == fits.config_map["metadata"]["name"]
     data = b"x" * (MAX_CONFIG_MAP + 1)
     claim = {"persistentVolumeClaim": {"claimName": "c", "path": "/shop/"}}
-    large = place(Path("p.csv"), data, "spring", claim)
+    large = place(data, "spring", claim)
     assert large.config_map is None
     assert large.source["persistentVolumeClaim"] == {"claimName": "c", "path": large.upload}
     assert str(large.upload).startswith("shop/catalogues/")
-    assert place(Path("p.csv"), data, "other", claim) == large
+    assert place(data, "other", claim) == large
 
 
 def test_a_bucket_is_no_object() -> None:
@@ -222,6 +223,32 @@ def test_a_pod_that_is_gone(shard: int | None, whose: str) -> None:
         f"there is no Pod{whose}, not yet or no more: Pods are kept for "
         "spec.jobTTLSecondsAfterFinished after their Job's end"
     )
+
+
+def test_a_table_is_printed_as_kubectl_does() -> None:
+    def row(namespace: str, *cells: object) -> dict[str, Any]:
+        return {"cells": list(cells), "object": {"metadata": {"namespace": namespace}}}
+
+    columns = [
+        {"name": "Name"},
+        {"name": "Failed"},
+        {"name": "CSV", "priority": 1},
+        {"name": "Age"},
+    ]
+    found = {
+        "columnDefinitions": columns,
+        "rows": [row("shop", "spring", 12, "gs://b", "5s"), row("x", "s", None, None, "3d2h")],
+    }
+    assert table(found, wide=False, namespaces=False) == [
+        "NAME     FAILED   AGE",
+        "spring   12       5s",
+        "s                 3d2h",
+    ]
+    assert table(found, wide=True, namespaces=True) == [
+        "NAMESPACE   NAME     FAILED   CSV      AGE",
+        "shop        spring   12       gs://b   5s",
+        "x           s                          3d2h",
+    ]
 
 
 def test_what_is_no_status_is_shown_all_the_same() -> None:

@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 from imageprocessing_contract import names
@@ -16,7 +16,8 @@ from imageprocessing_cli.errors import CommandError
 from imageprocessing_cli.options import Connection, cluster_options
 from imageprocessing_cli.placing import bucket_error
 
-Object = dict[str, Any]
+if TYPE_CHECKING:
+    from imageprocessing_cli.cluster import Cluster
 
 
 @click.command()
@@ -67,7 +68,7 @@ def results(
         click.echo(f"{file}: {file.stat().st_size} bytes", err=True)
 
 
-def _read(cluster: Any, spec: Spec, path: str, image: str | None) -> Iterator[bytes]:
+def _read(cluster: Cluster, spec: Spec, path: str, image: str | None) -> Iterator[bytes]:
     if gcs := spec.output.gcs:
         return _from_bucket(gcs.bucket, path)
     claim = spec.output.persistent_volume_claim
@@ -85,7 +86,7 @@ def _from_bucket(bucket: str, path: str) -> Iterator[bytes]:
         raise CommandError(bucket_error(bucket, error)) from error
 
 
-def _from_claim(cluster: Any, claim: str, path: str, image: str | None) -> Iterator[bytes]:
+def _from_claim(cluster: Cluster, claim: str, path: str, image: str | None) -> Iterator[bytes]:
     from imageprocessing_cli.claim_pod import claim_pod  # noqa: PLC0415 - 1 s of models
 
     with claim_pod(cluster, claim, image, read_only=True) as pod:

@@ -14,9 +14,7 @@ from imageprocessing_cli.printing import full_name, print_objects
 from imageprocessing_cli.retrying import next_name, retry_of
 
 
-@click.command(
-    epilog=EXIT_CODES,
-)
+@click.command(epilog=EXIT_CODES)
 @click.argument("name")
 @click.argument("new", required=False)
 @click.option("--request-id", metavar="ID", help="requestID of the new request.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from imageprocessing_contract import names
@@ -19,6 +19,9 @@ from imageprocessing_cli.manifest_options import (
 from imageprocessing_cli.options import Connection, cluster_options, output_option
 from imageprocessing_cli.placing import Placed, from_url, is_url, owned_by, place
 from imageprocessing_cli.printing import full_name, print_objects
+
+if TYPE_CHECKING:
+    from imageprocessing_cli.cluster import Cluster
 
 Object = dict[str, Any]
 _SHOWN = 10  # errors of a catalogue
@@ -97,7 +100,7 @@ def _place(catalogue: str, request: Object) -> tuple[Placed, bytes]:
         lines += [f"  and {more} more: ipr validate {file}"] if more > 0 else []
         hint = "mend them, or leave these rows out with --invalid-rows Skip"
         raise UsageError("\n".join([f"{file} has errors; {hint}", *lines]))
-    return place(file, data, request["metadata"]["name"], request["spec"]["output"]), data
+    return place(data, request["metadata"]["name"], request["spec"]["output"]), data
 
 
 def _check(request: Object) -> None:
@@ -121,7 +124,9 @@ def _print_dry(placed: Placed, request: Object, namespace: str | None, output: s
     print_objects(output or "yaml", *objects)
 
 
-def _send(cluster: Any, placed: Placed, request: Object, data: bytes, image: str | None) -> Object:
+def _send(
+    cluster: Cluster, placed: Placed, request: Object, data: bytes, image: str | None
+) -> Object:
     """What the request needs, and then the request: its Pod must not wait for the rest."""
     from imageprocessing_cli.cluster import REQUESTS  # noqa: PLC0415
 
@@ -131,11 +136,10 @@ def _send(cluster: Any, placed: Placed, request: Object, data: bytes, image: str
         return _send_with(cluster, placed.config_map, request)
     if placed.upload:
         _upload(cluster, placed, data, image)
-    stored: Object = cluster.create(REQUESTS, names.PLURAL, request)
-    return stored
+    return cluster.create(REQUESTS, names.PLURAL, request)
 
 
-def _send_with(cluster: Any, config_map: Object, request: Object) -> Object:
+def _send_with(cluster: Cluster, config_map: Object, request: Object) -> Object:
     """Creates the ConfigMap, the request, and makes the one go when the other goes."""
     from imageprocessing_cli.cluster import CORE, REQUESTS  # noqa: PLC0415
 
@@ -145,7 +149,7 @@ def _send_with(cluster: Any, config_map: Object, request: Object) -> Object:
     path = cluster.path(CORE, "configmaps", made["metadata"]["name"])
     request["spec"]["source"]["configMapKeyRef"]["name"] = made["metadata"]["name"]
     try:
-        stored: Object = cluster.create(REQUESTS, names.PLURAL, request)
+        stored = cluster.create(REQUESTS, names.PLURAL, request)
     except CommandError:
         cluster.call("DELETE", path)
         raise
@@ -157,7 +161,7 @@ def _send_with(cluster: Any, config_map: Object, request: Object) -> Object:
     return stored
 
 
-def _upload(cluster: Any, placed: Placed, data: bytes, image: str | None) -> None:
+def _upload(cluster: Cluster, placed: Placed, data: bytes, image: str | None) -> None:
     path = placed.upload or ""
     if gcs := placed.source.get("gcs"):
         from imageprocessing_cli.placing import upload_to_bucket  # noqa: PLC0415
