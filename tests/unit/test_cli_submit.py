@@ -1,0 +1,122 @@
+"""What `ipr submit` sends, and in which order: a real server that answers as it is told."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from click.testing import CliRunner, Result
+from imageprocessing_cli.main import main
+
+REQUESTS = "/apis/imageprocessing.dev/v1alpha1/namespaces/shop/imageprocessingrequests"
+MAPS = "/api/v1/namespaces/shop/configmaps"
+DRY, MAKE_MAP, MAKE = f"POST {REQUESTS}?dryRun=All", f"POST {MAPS}", f"POST {REQUESTS}"
+MAP = "products-545c93664c-x7k2p"
+
+
+class Server:
+    """Keeps the calls with what came, and refuses those in `refused`."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self.calls: list[str] = []
+        self.bodies: list[dict[str, Any]] = []
+        self.refused: set[str] = set()
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    class Handler(BaseHTTPRequestHandler):
+        def answer(self) -> None:
+            length = int(self.headers.get("Content-Length", 0))
+            body = json.loads(self.rfile.read(length) or b"{}")
+            call = f"{self.command} {self.path}"
+            served.calls.append(call)
+            served.bodies.append(body)
+            meta = {"name": MAP, "uid": "5", **body.get("metadata", {})}
+            found = {**body, "metadata": meta}
+            if call in served.refused:
+                found = {"reason": "Forbidden", "message": "not now"}
+            data = json.dumps(found).encode()
+            self.send_response(403 if call in served.refused else 200)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        do_POST = do_PATCH = do_DELETE = answer  # noqa: N815 - as http.server names them
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listening:
+        served = Server(f"http://127.0.0.1:{listening.server_address[1]}")
+        thread = threading.Thread(target=listening.serve_forever, daemon=True)
+        thread.start()
+        yield served
+        listening.shutdown()
+        thread.join()
+
+
+def submit(server: Server, folder: Path) -> Result:
+    """Submits one image to a bucket."""
+    file = folder / "kubeconfig"
+    context = {"cluster": "c", "user": "u", "namespace": "shop"}
+    file.write_text(
+        yaml.safe_dump({
+            "current-context": "here",
+            "clusters": [{"name": "c", "cluster": {"server": server.address}}],
+            "users": [{"name": "u", "user": {"token": "secret"}}],
+            "contexts": [{"name": "here", "context": context}],
+        })
+    )  # fmt: skip
+    catalogue = folder / "products.csv"
+    catalogue.write_text(
+        "Serial Number,Product Name,Input Image Urls\n1,Suit,https://a.example/1\n"
+    )
+    arguments = ["submit", str(catalogue), "--bucket", "shop", "--kubeconfig", str(file)]
+    return CliRunner().invoke(main, arguments)
+
+
+def test_the_request_comes_when_all_it_needs_is_there(server: Server, tmp_path: Path) -> None:
+    shown = submit(server, tmp_path)
+    assert shown.exit_code == 0, shown.output
+    assert server.calls == [DRY, MAKE_MAP, MAKE, f"PATCH {MAPS}/{MAP}"]
+    _, made, request, patch = server.bodies
+    assert made["metadata"].keys() == {"generateName"}
+    assert made["immutable"] is True
+    assert request["spec"]["source"] == {"configMapKeyRef": {"name": MAP, "key": "products.csv"}}
+    owner = {
+        "apiVersion": "imageprocessing.dev/v1alpha1",
+        "kind": "ImageProcessingRequest",
+        "name": "products",
+        "uid": "5",
+    }
+    assert patch == {"metadata": {"ownerReferences": [owner]}}
+
+
+@pytest.mark.parametrize(
+    ("refused", "calls"),
+    [(DRY, [DRY]), (MAKE_MAP, [DRY, MAKE_MAP]), (MAKE, [DRY, MAKE_MAP, MAKE, f"DELETE {MAPS}/{MAP}"])],
+    ids=["at once", "the ConfigMap", "after all"],
+)  # fmt: skip
+def test_what_is_refused_leaves_nothing(
+    server: Server, tmp_path: Path, refused: str, calls: list[str]
+) -> None:
+    server.refused = {refused}
+    shown = submit(server, tmp_path)
+    assert (shown.exit_code, shown.output) == (1, "Error from server (Forbidden): not now\n")
+    assert server.calls == calls
+
+
+def test_a_config_map_that_stays_is_no_failure(server: Server, tmp_path: Path) -> None:
+    server.refused = {f"PATCH {MAPS}/{MAP}"}
+    shown = submit(server, tmp_path)
+    assert shown.exit_code == 0
+    assert shown.stderr == f"warning: the ConfigMap {MAP} will outlive the request: not now\n"
+    assert shown.stdout.startswith("imageprocessingrequest.imageprocessing.dev/products created\n")
