@@ -29,6 +29,8 @@ Object = dict[str, Any]
 _MOUNT = "/claim"
 _START = 120
 """Seconds until the Pod must run: an image to pull, a volume to attach."""
+_HOPELESS = {"ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"}
+"""What a container waits for in vain; a first ErrImagePull may pass."""
 _LIFE = 3600
 """Seconds after which the kubelet ends a Pod whose command was killed."""
 _SILENCE = 60  # seconds without a byte
@@ -226,19 +228,23 @@ def _wait(cluster: Cluster, name: str) -> None:
         status = cluster.call("GET", cluster.path(CORE, "pods", name))["status"]
         if status["phase"] == "Running":
             return
-        if status["phase"] in {"Failed", "Succeeded"} or time.monotonic() > end:
-            raise CommandError(f"the Pod {name} for the claim does not run: {_why(status)}")
+        reason, message = _why(status)
+        over = status["phase"] in {"Failed", "Succeeded"} or reason in _HOPELESS
+        if over or time.monotonic() > end:
+            raise CommandError(f"the Pod {name} for the claim does not run: {reason}: {message}")
         time.sleep(0.3)
 
 
-def _why(status: Object) -> str:
+def _why(status: Object) -> tuple[str, str]:
+    """What the container waits for or ended with, else what the Pod waits for."""
     for container in status.get("containerStatuses", []):
-        waiting = container["state"].get("waiting") or container["state"].get("terminated") or {}
-        return f"{waiting.get('reason', '')}: {waiting.get('message', '')}".strip(": ")
+        for state in ("waiting", "terminated"):
+            if found := container["state"].get(state):
+                return found.get("reason", ""), found.get("message", "")
     for condition in status.get("conditions", []):
         if condition["status"] == "False" and condition.get("message"):
-            return str(condition["message"])
-    return str(status["phase"])
+            return condition.get("reason", ""), condition["message"]
+    return status["phase"], f"not within {_START} s"
 
 
 def _delete(cluster: Cluster, name: str) -> None:

@@ -17,6 +17,7 @@ from imageprocessing_worker.stores.gcs import GCSStore
 
 from tests.apiserver import kubelet
 from tests.apiserver.ipr import Ipr
+from tests.apiserver.kube import eventually
 from tests.apiserver.shop import Shop, hook
 from tests.cluster.emulators import Storage
 from tests.e2e.receiver import receiving
@@ -308,3 +309,34 @@ def test_a_large_file_and_the_results_lie_in_the_bucket(
     file = catalogue.with_name("report.html")
     assert ipr("results", "big", "--report", "-o", file).stderr == f"{file}: 6 bytes\n"
     assert file.read_text() == page
+
+
+def test_a_claim_is_read_by_a_pod_that_goes_again(ipr: Ipr, shop: Shop) -> None:
+    shop.apply("claimed", output={"persistentVolumeClaim": {"claimName": "images"}})
+    shop.finish_step("claimed", "plan", kubelet.whole(2))
+    shop.wait_finished("claimed", "Succeeded")
+    ours = "app.kubernetes.io/managed-by=ipr"
+    with ipr.running("results", "claimed") as fetching:
+        (pod,) = eventually(lambda: shop.kube.list("pods", labels=ours), "the Pod for the claim")
+        template = shop.kube.get("jobs", shop.job("claimed", "plan"))["spec"]["template"]["spec"]
+        assert pod["spec"]["containers"][0]["image"] == template["containers"][0]["image"]
+        shop.kubelet.hold(pod, "ImagePullBackOff", "no such image")
+        assert fetching.communicate(timeout=60) == (
+            "",
+            f"error: the Pod {pod['metadata']['name']} for the claim does not run: "
+            "ImagePullBackOff: no such image\n",
+        )
+        assert fetching.returncode == 1
+    assert shop.kube.list("pods", labels=ours) == []
+
+
+def test_a_claim_where_no_job_names_an_image(ipr: Ipr, shop: Shop, catalogue: Path) -> None:
+    row = f"1,{'x' * 600_000},https://a.example/1.jpg\n"
+    catalogue.write_text(f"{HEADER}\n{row}{row.replace('1', '2', 1)}")
+    with shop.cluster.namespace("fresh") as fresh:
+        assert ipr.refuses("submit", catalogue, "-n", fresh, "--claim", "images") == (
+            f"error: a claim is read and written by a Pod, and no Job in {fresh} says which image "
+            "the workers have; name one that holds Python, such as the worker's: --image IMAGE\n"
+        )
+        here = ("-n", fresh, "-o", "name")
+        assert shop.cluster.kubectl("get", "ipr,pods", *here) == ""

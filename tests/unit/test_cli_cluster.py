@@ -12,11 +12,12 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-import yaml
 from click.testing import CliRunner
 from imageprocessing_cli.cluster import Cluster, connect
 from imageprocessing_cli.errors import CommandError, ServerError, UnreachableError
 from imageprocessing_cli.main import main
+
+from tests.unit.kubeconfigs import write_kubeconfig
 
 REQUESTS = "/apis/imageprocessing.dev/v1alpha1/namespaces/shop/imageprocessingrequests"
 
@@ -100,25 +101,7 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture
 def cluster(server: Server, tmp_path: Path) -> Cluster:
-    return connect(kubeconfig(tmp_path, server.address), None, None)
-
-
-def kubeconfig(folder: Path, address: str) -> Path:
-    file = folder / "kubeconfig"
-    context = {"cluster": "c", "user": "u", "namespace": "shop"}
-    file.write_text(
-        yaml.safe_dump({
-            "current-context": "here",
-            "clusters": [{"name": "c", "cluster": {"server": address}}],
-            "users": [{"name": "u", "user": {"token": "secret"}}],
-            "contexts": [
-                {"name": "here", "context": context},
-                {"name": "there", "context": {**context, "namespace": "other"}},
-                {"name": "bare", "context": {"cluster": "c", "user": "u"}},
-            ],
-        })
-    )  # fmt: skip
-    return file
+    return connect(write_kubeconfig(tmp_path, server.address), None, None)
 
 
 def versions(found: list[dict[str, Any]]) -> list[str]:
@@ -154,7 +137,7 @@ def test_a_watch_that_is_cut_is_taken_up_again(server: Server, cluster: Cluster)
 def test_a_server_that_stays_away_is_given_up(server: Server, tmp_path: Path) -> None:
     server.gets = [request(1)]
     server.watches = [(event("MODIFIED", request(2)), True)]
-    cluster = connect(kubeconfig(tmp_path, server.address), None, None)
+    cluster = connect(write_kubeconfig(tmp_path, server.address), None, None)
     pauses: list[float] = []
     changes = cluster.follow("spring", pauses.append)
     take(changes, 2)
@@ -165,7 +148,7 @@ def test_a_server_that_stays_away_is_given_up(server: Server, tmp_path: Path) ->
 
 
 def test_a_server_that_was_never_there_is_not_waited_for(tmp_path: Path) -> None:
-    cluster = connect(kubeconfig(tmp_path, "http://127.0.0.1:1"), None, None)
+    cluster = connect(write_kubeconfig(tmp_path, "http://127.0.0.1:1"), None, None)
     with pytest.raises(UnreachableError):
         next(cluster.follow("spring", lambda _: pytest.fail("waited")))
 
@@ -197,7 +180,7 @@ def test_what_is_between_ipr_and_the_api_server_is_quoted(server: Server, cluste
 def test_a_cluster_of_another_version(server: Server, tmp_path: Path) -> None:
     """One line, and no traceback."""
     server.gets = [{**request(1), "spec": {"source": {}, "output": 1}}]
-    file = kubeconfig(tmp_path, server.address)
+    file = write_kubeconfig(tmp_path, server.address)
     shown = CliRunner().invoke(main, ["status", "spring", "--kubeconfig", str(file)])
     assert shown.exit_code == 1
     assert shown.output == (
@@ -218,5 +201,5 @@ def test_a_cluster_of_another_version(server: Server, tmp_path: Path) -> None:
 def test_the_namespace_is_the_options_or_the_contexts(
     tmp_path: Path, context: str | None, namespace: str | None, wanted: str
 ) -> None:
-    file = kubeconfig(tmp_path, "http://127.0.0.1:1")
+    file = write_kubeconfig(tmp_path, "http://127.0.0.1:1")
     assert connect(file, context, namespace).namespace == wanted

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from click.testing import CliRunner, Result
 from imageprocessing_cli.main import main
+
+from tests.unit.kubeconfigs import write_kubeconfig
 
 REQUESTS = "/apis/imageprocessing.dev/v1alpha1/namespaces/shop/imageprocessingrequests"
 MAPS = "/api/v1/namespaces/shop/configmaps"
@@ -65,16 +66,7 @@ def server() -> Iterator[Server]:
 
 def submit(server: Server, folder: Path) -> Result:
     """Submits one image to a bucket."""
-    file = folder / "kubeconfig"
-    context = {"cluster": "c", "user": "u", "namespace": "shop"}
-    file.write_text(
-        yaml.safe_dump({
-            "current-context": "here",
-            "clusters": [{"name": "c", "cluster": {"server": server.address}}],
-            "users": [{"name": "u", "user": {"token": "secret"}}],
-            "contexts": [{"name": "here", "context": context}],
-        })
-    )  # fmt: skip
+    file = write_kubeconfig(folder, server.address)
     catalogue = folder / "products.csv"
     catalogue.write_text(
         "Serial Number,Product Name,Input Image Urls\n1,Suit,https://a.example/1\n"
