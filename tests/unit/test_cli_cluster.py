@@ -177,6 +177,18 @@ def test_what_is_between_ipr_and_the_api_server_is_quoted(server: Server, cluste
     assert (raised.value.reason, raised.value.message) == ("HTTP 502", "no JSON")
 
 
+def test_credentials_may_come_from_a_plugin(server: Server, tmp_path: Path) -> None:
+    """As those of GKE, EKS and OpenID Connect do, of either version."""
+    for version in ("v1", "v1beta1"):
+        kind = f"client.authentication.k8s.io/{version}"
+        said = {"apiVersion": kind, "kind": "ExecCredential", "status": {"token": version}}
+        plugin = {"apiVersion": kind, "command": "echo", "args": [json.dumps(said)]}
+        file = write_kubeconfig(tmp_path, server.address, {"exec": plugin})
+        server.gets = [request(1)]
+        assert connect(file, None, None).request("spring") == request(1)
+    assert server.tokens == {"Bearer v1", "Bearer v1beta1"}
+
+
 def test_a_cluster_of_another_version(server: Server, tmp_path: Path) -> None:
     """One line, and no traceback."""
     server.gets = [{**request(1), "spec": {"source": {}, "output": 1}}]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from click.testing import CliRunner
 from imageprocessing_cli.advice import advice
@@ -27,7 +30,8 @@ NONE: dict[str, Any] = dict.fromkeys(
     ("request_id", "image_format", "quality", "max_width", "invalid_rows", "parallelism",
      "bucket", "claim", "prefix", "webhook_url", "webhook_secret")
 )  # fmt: skip
-COMMANDS = main.list_commands(None)  # type: ignore[arg-type]
+COMMANDS = main.list_commands(click.Context(main))
+PAGE = (Path(__file__).resolve().parents[2] / "docs" / "ipr.md").read_text()
 
 
 def ipr(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -42,6 +46,14 @@ def test_each_command_has_help_with_an_example_and_exit_codes(command: str) -> N
     assert "Exit code: 0 " in shown.output
     example = f"ipr {command} " if command != "completion" else "<(ipr completion bash)"
     assert example in shown.output.partition("\n")[2]
+
+
+@pytest.mark.parametrize("line", re.findall(r"^(?:\$ )?ipr (.+?)(?: +#.*)?$", PAGE, re.MULTILINE))
+def test_the_page_shows_commands_that_there_are(line: str) -> None:
+    command, *arguments = shlex.split(line)
+    found = main.get_command(click.Context(main), command)
+    assert found
+    found.make_context(command, arguments)
 
 
 @pytest.mark.parametrize(("shell", "word"), [("bash", "1"), ("zsh", "1"), ("fish", "sta")])
