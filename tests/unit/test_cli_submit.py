@@ -68,9 +68,7 @@ def submit(server: Server, folder: Path) -> Result:
     """Submits one image to a bucket."""
     file = write_kubeconfig(folder, server.address)
     catalogue = folder / "products.csv"
-    catalogue.write_text(
-        "Serial Number,Product Name,Input Image Urls\n1,Suit,https://a.example/1\n"
-    )
+    catalogue.write_text("Serial Number,Product Name,Input Image Urls\n1,Suit,http://10.0.0.7/1\n")
     arguments = ["submit", str(catalogue), "--bucket", "shop", "--kubeconfig", str(file)]
     return CliRunner().invoke(main, arguments)
 
