@@ -50,6 +50,8 @@ FAILED_CSV = "failed.csv"
 REPORT_HTML = "report.html"
 DONE = "done.json"
 IMAGES = "compressed_images"
+SAMPLES = "samples/"
+"""Folder of the crops that the report shows, with a slash at its end."""
 
 
 def another_catalogue(unique: str) -> str:
@@ -82,6 +84,11 @@ def image_object(url: str, extension: str, variant: str = "") -> str:
     digest = hashlib.sha256(url.encode()).hexdigest()
     suffix = f"-{variant}" if variant else ""
     return f"{IMAGES}/{digest[:2]}/{digest}{suffix}.{extension}"
+
+
+def sample(url: str) -> str:
+    """Path of the crops of an image; in the order of the hashes of the URLs."""
+    return f"{SAMPLES}{hashlib.sha256(url.encode()).hexdigest()[:16]}.json"
 
 
 def image_document(request_id: str, serial_number: str, position: int) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -92,17 +93,37 @@ def commit(store: Store, plan: Plan, index: int, failing: dict[str, tuple[str, s
 def outcomes(
     store: Store, plan: Plan, index: int, failing: dict[str, tuple[str, str]]
 ) -> Iterable[Result]:
-    """What became of each image of a shard; those that succeed have 100 bytes, then 40."""
+    """What became of each image of a shard; those that succeed have 100 bytes, then 40.
+
+    Each took 20 ms to fetch.
+    """
     for row in read_rows(store, plan, index):
         for position, url in enumerate(row.urls):
             if url in failing:
                 reason, message = failing[url]
-                yield Result(line=row.line, position=position, reason=reason, message=message)
+                yield Result(
+                    line=row.line,
+                    position=position,
+                    reason=reason,
+                    message=message,
+                    milliseconds=20,
+                )
             else:
                 path = names.image_object(url, "jpg")
                 yield Result(
-                    line=row.line, position=position, object=path, original=100, compressed=40
+                    line=row.line,
+                    position=position,
+                    object=path,
+                    original=100,
+                    compressed=40,
+                    milliseconds=20,
                 )
+
+
+def without_times(file: bytes) -> bytes:
+    """Results or the report, but for how long downloads took: all else is the same each time."""
+    file = re.sub(rb',"ms":[0-9]+', b"", file)
+    return re.sub(rb'(?s)<section aria-labelledby="hosts">.*?</section>', b"", file)
 
 
 def committed(store: Store, index: int) -> dict[Place, Result]:

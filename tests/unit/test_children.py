@@ -17,6 +17,7 @@ from imageprocessing_contract.reasons import ImageReason
 from imageprocessing_contract.request import Compression
 from imageprocessing_worker.children import Codec
 from imageprocessing_worker.codec import Encoded, Refused, compress
+from imageprocessing_worker.encoded import Crops
 from PIL import Image
 
 from tests import photos
@@ -170,6 +171,24 @@ async def test_a_child_that_dies_with_an_image(number: signal.Signals, reason: I
         assert isinstance(await pool.compress(photo()), Encoded)
 
 
+async def test_crops_cost_no_image() -> None:
+    """A child that dies while it was to make them is not the image's fault."""
+    async with codec() as pool:
+        await pool.compress(photo())
+        (child,) = await stopped(pool)
+        under_way = asyncio.create_task(pool.compress(photo(), sample=True))
+        await asyncio.sleep(0)
+        os.kill(child, signal.SIGSEGV)
+        os.kill(child, signal.SIGCONT)
+        result = await under_way
+        again = await pool.compress(photo(), sample=True)
+    assert isinstance(result, Encoded)
+    assert result.crops is None
+    assert isinstance(again, Encoded)
+    assert isinstance(again.crops, Crops)
+    assert again.data == result.data
+
+
 async def test_a_child_that_dies_without_an_image_costs_none() -> None:
     async with codec() as pool:
         await pool.compress(photo())
@@ -286,12 +305,12 @@ async def test_many_large_images_take_turns(monkeypatch: pytest.MonkeyPatch) -> 
     async with codec(children=3, memory_limit=240 << 20) as pool:
         attempt = pool._attempt
 
-        async def noting(data: bytes, memory: int) -> Encoded | Refused:
+        async def noting(data: bytes, memory: int, **options: bool) -> Encoded | Refused:
             nonlocal out, most
             out += memory
             most = max(most, out)
             try:
-                return await attempt(data, memory)
+                return await attempt(data, memory, **options)
             finally:
                 out -= memory
 

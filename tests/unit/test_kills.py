@@ -18,7 +18,7 @@ from tests import photos
 from tests.unit.forked_workers import ForkedWorkers, forked_workers
 from tests.unit.processes import Ended
 from tests.unit.raw_server import Exchange, RawServer, served
-from tests.unit.tasks import csv_of, make_task
+from tests.unit.tasks import csv_of, make_task, without_times
 
 CHECKPOINT = 2  # images
 SHARD = 4  # images
@@ -106,7 +106,7 @@ class Request:
         """All that lasts: not parts, nor what was never named."""
         top = self.root / self.task.output.path
         found: State = {
-            str(path.relative_to(top)): path.read_bytes()
+            str(path.relative_to(top)): without_times(path.read_bytes())
             for path in top.rglob("*")
             if path.is_file() and is_lasting(path.relative_to(top))
         }

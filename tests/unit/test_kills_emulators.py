@@ -22,7 +22,7 @@ from tests.unit.forked_workers import ForkedWorkers
 from tests.unit.processes import Ended
 from tests.unit.raw_server import RawServer
 from tests.unit.store_proxies import Call, Fault, Kill, Rule, records_proxy, storage_proxy
-from tests.unit.tasks import make_task
+from tests.unit.tasks import make_task, without_times
 from tests.unit.test_kills import (
     CHECKPOINT,
     REDONE,
@@ -126,7 +126,10 @@ class Request:
             monkeypatch.setenv(key, value)
         client = storage_client.Client(project="test", credentials=AnonymousCredentials())
         objects = {
-            blob.name.removeprefix("spring/"): (blob.content_type, blob.download_as_bytes())
+            blob.name.removeprefix("spring/"): (
+                blob.content_type,
+                without_times(blob.download_as_bytes()),
+            )
             for blob in client.list_blobs(self.storage.bucket)
         }
         found: State = {name: o for name, o in objects.items() if is_lasting(Path(name))}

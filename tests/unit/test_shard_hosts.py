@@ -78,7 +78,7 @@ class Passing:
 
     children = 2
 
-    async def compress(self, data: bytes) -> Encoded:
+    async def compress(self, data: bytes, **_: object) -> Encoded:
         return Encoded(data, "jpg", "image/jpeg", 1, 1, unchanged=False, warning=None)
 
 
@@ -382,7 +382,7 @@ async def test_a_host_is_free_again_while_the_codec_works(tmp_path: Path) -> Non
         await exchange.reply(b"body")
 
     class Held(Passing):
-        async def compress(self, data: bytes) -> Encoded:
+        async def compress(self, data: bytes, **_: object) -> Encoded:
             await asked.wait()
             return await super().compress(data)
 
@@ -398,7 +398,7 @@ async def test_bodies_wait_for_the_codec_in_small_numbers(tmp_path: Path) -> Non
     class Slow(Passing):
         """Takes its time: until nothing else can happen."""
 
-        async def compress(self, data: bytes) -> Encoded:
+        async def compress(self, data: bytes, **_: object) -> Encoded:
             nonlocal encoded, most
             for _ in range(20):
                 await asyncio.sleep(0)

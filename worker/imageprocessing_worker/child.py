@@ -87,13 +87,14 @@ def _work(pipe: socket.socket, settings: Settings) -> None:
     encoder = msgspec.msgpack.Encoder()
     limit = 0
     while head := pipe.recv(IMAGE.size, socket.MSG_WAITALL):
-        length, memory = IMAGE.unpack(head)
+        length, memory, sample = IMAGE.unpack(head)
         if memory != limit:
             # Not the address space, which counts libraries and what is only reserved.
             resource.setrlimit(resource.RLIMIT_DATA, (memory, resource.RLIM_INFINITY))
             limit = memory
         data = pipe.recv(length, socket.MSG_WAITALL)
-        answer = encoder.encode(compress(data, settings.compression, settings.max_pixels))
+        compressed = compress(data, settings.compression, settings.max_pixels, sample=sample)
+        answer = encoder.encode(compressed)
         pipe.sendall(LENGTH.pack(len(answer)) + answer)
         if core.get_stats()["blocks_cached"] > _BLOCKS_KEPT:
             core.clear_cache(_BLOCKS_KEPT)

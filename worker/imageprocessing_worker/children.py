@@ -117,18 +117,23 @@ class Codec:
             if self._nursery is not None:
                 self._nursery.end()
 
-    async def compress(self, data: bytes | bytearray) -> Encoded | Refused:
+    async def compress(self, data: bytes | bytearray, *, sample: bool = False) -> Encoded | Refused:
         """codec.compress() in a child; refuses, too, what takes too long or too much memory."""
         memory = self._share
         while True:
             # The memory before the place: who waits for more must not keep a child from others.
             async with self._memory.take(memory):
-                result = await self._attempt(data, memory)
+                result = await self._attempt(data, memory, sample=sample)
+            if sample and isinstance(result, Refused) and result.reason in _ENDED:
+                sample = False  # crops take memory and time as well, and never cost an image
+                continue
             if memory == self._memory_limit or not _out_of_memory(result):
                 return result
             memory = min(memory * _MORE, self._memory_limit)
 
-    async def _attempt(self, data: bytes | bytearray, memory: int) -> Encoded | Refused:
+    async def _attempt(
+        self, data: bytes | bytearray, memory: int, *, sample: bool
+    ) -> Encoded | Refused:
         async with self._places:
             raised = memory > self._share
             if raised:
@@ -140,7 +145,7 @@ class Codec:
             try:
                 child = await self._ready()
                 async with asyncio.timeout(self._time_limit):
-                    answer = await _exchange(child.pipe, child.buffer, data, memory)
+                    answer = await _exchange(child, data, memory, sample=sample)
                 result: Encoded | Refused = self._answers.decode(answer)
                 done = not raised  # it may have kept more than a share
                 return result
@@ -194,6 +199,12 @@ class Codec:
             self._burials.add(child.burial)
             child.burial.add_done_callback(self._burials.discard)
         return child.burial
+
+
+_ENDED = frozenset(
+    {ImageReason.DECODE_OUT_OF_MEMORY, ImageReason.DECODER_CRASHED, ImageReason.DECODE_TIMEOUT}
+)
+"""Why a child was ended, or ended by itself."""
 
 
 def _cause(death: _Death, memory: int) -> Refused:
@@ -287,11 +298,12 @@ class _Nursery:
 
 
 async def _exchange(
-    pipe: socket.socket, buffer: bytearray, data: bytes | bytearray, memory: int
+    child: _Child, data: bytes | bytearray, memory: int, *, sample: bool
 ) -> memoryview:
-    """Sends an image and gives the answer, which lasts until the next one for this `buffer`."""
+    """Sends an image and gives the answer, which lasts until the next one for this child."""
     loop = asyncio.get_running_loop()
-    head = IMAGE.pack(len(data), memory)
+    pipe, buffer = child.pipe, child.buffer
+    head = IMAGE.pack(len(data), memory, sample)
     if len(data) < _SOCKET_BYTES:
         # Copied together: two calls would wake the child twice, which costs more.
         await loop.sock_sendall(pipe, head + data)

@@ -5,7 +5,15 @@ from __future__ import annotations
 import msgspec
 from imageprocessing_contract.request import Compression
 
-from imageprocessing_worker import colour, encode, formats, original, picture, similarity
+from imageprocessing_worker import (
+    colour,
+    crops,
+    encode,
+    formats,
+    original,
+    picture,
+    similarity,
+)
 from imageprocessing_worker.encoded import Encoded, Refused
 from imageprocessing_worker.formats import UnusableImage
 from imageprocessing_worker.picture import Picture
@@ -15,20 +23,34 @@ __all__ = ["Encoded", "Refused", "compress"]
 _OUTPUTS = {"JPEG": "JPEG", "WebP": "WEBP", "AVIF": "AVIF"}
 
 
-def compress(data: bytes, compression: Compression, max_pixels: int) -> Encoded | Refused:
+def compress(
+    data: bytes, compression: Compression, max_pixels: int, *, sample: bool = False
+) -> Encoded | Refused:
     """Decodes, transforms and encodes one image.
 
-    `max_pixels` bounds width x height, summed over all frames that would be decoded.
+    `max_pixels` bounds width x height, summed over all frames that would be decoded. With
+    `sample` there are crops as well, where they can be made: never of an animation.
     Raises MemoryError, and nothing else for bad data.
     """
     try:
         opened = picture.open_picture(data, max_pixels)
+        opened.sampled = sample and not opened.animated
         if compression.format == "Original":
+            name = opened.name
             data, size, unchanged = original.keep(opened, compression, max_pixels)
-            return _encoded(data, opened.name, size, unchanged=unchanged)
-        return _convert(opened, compression)
+            encoded = _encoded(data, name, size, unchanged=unchanged)
+        else:
+            name = _OUTPUTS[compression.format]
+            encoded = _convert(opened, compression)
     except UnusableImage as refusal:
         return Refused(refusal.reason, str(refusal))
+    if not sample:
+        return encoded
+    if opened.animated:
+        return msgspec.structs.replace(encoded, crops="it has more than one frame")
+    before = None if encoded.unchanged else opened.before
+    del opened  # the result takes as much to decode
+    return msgspec.structs.replace(encoded, crops=crops.pair(before, encoded.data, name))
 
 
 def _convert(opened: Picture, compression: Compression) -> Encoded:
@@ -39,6 +61,7 @@ def _convert(opened: Picture, compression: Compression) -> Encoded:
     background = compression.background if name == "JPEG" else None
     extras = picture.extras(opened, compression)
     image, embedded = picture.render(opened, opened.image, size, profile, background)
+    crops.note(opened, image, embedded)
     quality = compression.quality or encode.QUALITY[name]
     if compression.target_ssim_permille is not None:
         quality = similarity.smallest_quality(image, name, compression.target_ssim_permille)

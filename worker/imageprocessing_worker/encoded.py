@@ -6,6 +6,14 @@ import msgspec
 from imageprocessing_contract.reasons import ImageReason
 
 
+class Crops(msgspec.Struct, frozen=True):
+    """The same part of an image as JPEG files that are close to its pixels, for the report."""
+
+    before: bytes
+    """Of the original, decoded and at the size of the result."""
+    after: bytes
+
+
 class Encoded(msgspec.Struct, frozen=True, tag=True):
     """An image as it is stored; width and height in pixels."""
 
@@ -17,6 +25,8 @@ class Encoded(msgspec.Struct, frozen=True, tag=True):
     unchanged: bool
     """The original was kept: its coded pixels are these, at most its metadata is gone."""
     warning: str | None
+    crops: Crops | str | None = None
+    """Where they were asked for; words where they could not be made."""
 
 
 class Refused(msgspec.Struct, frozen=True, tag=True):

@@ -8,7 +8,7 @@ import msgspec
 from imageprocessing_contract.request import Compression
 from PIL import Image
 
-from imageprocessing_worker import colour, encode, metadata, picture
+from imageprocessing_worker import colour, crops, encode, metadata, picture
 from imageprocessing_worker.picture import Picture
 
 # Where Pillow holds a TIFF's samples exactly as they are, bits of one of them.
@@ -46,6 +46,7 @@ def keep(
         return _frames(opened, compression, max_pixels, profile)
     extras = picture.extras(opened, compression)
     image, embedded = picture.render(opened, opened.image, size, profile, None)
+    crops.note(opened, image, embedded)
     data = encode.encode(
         image,
         opened.name,

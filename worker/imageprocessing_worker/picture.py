@@ -44,7 +44,7 @@ _REDUCING_GAP = 2.0
 _RESAMPLING = Image.Resampling.BICUBIC
 
 # What Pillow's plugins have been seen to raise for bad data, programming errors among them.
-_DAMAGE = (
+DAMAGE = (
     OSError,
     SyntaxError,
     ValueError,
@@ -87,6 +87,10 @@ class Picture(msgspec.Struct):
     """It has more than one frame, or page."""
     orientation: int = 1
     """As the file says it, 1 to 8; final once decoded."""
+    sampled: bool = False
+    """Crops of it are wanted."""
+    before: Image.Image | str | None = None
+    """Of those the one before encoding, where that changes pixels; or why there is none."""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -101,7 +105,7 @@ def decoding(name: str) -> Iterator[None]:
         yield
     except Image.DecompressionBombError as error:
         raise UnusableImage(ImageReason.TOO_MANY_PIXELS, "it has too many pixels") from error
-    except _DAMAGE as error:
+    except DAMAGE as error:
         what = " ".join(str(error).split())[:120]
         if "out of memory" in what.lower():
             raise MemoryError(what) from error
@@ -175,7 +179,7 @@ def decode(picture: Picture, compression: Compression) -> None:
             picture.image.draft(None, enough)
         try:
             picture.image.load()
-        except _DAMAGE:
+        except DAMAGE:
             _room_to_decode(picture)
             raise
         if picture.name == "PNG":

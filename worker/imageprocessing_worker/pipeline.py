@@ -50,17 +50,23 @@ class Pipeline:
         downloader: Downloader,
         codec: Codec,
         upload: Callable[[str, Encoded], Awaitable[object]],
+        is_sampled: Callable[[str], bool],
+        keep_sample: Callable[[Work, int, Encoded], Awaitable[object]],
         record: Callable[[Work, Result], None],
         clock: Clock,
         room: asyncio.Event,
     ) -> None:
         """`upload` stores an object under a path; `record` is told what became of each URL.
 
+        Of those that `is_sampled` names `keep_sample` gets the size of the original in bytes
+        and, beside the image, its crops.
+
         No download begins while `room` is not set.
         """
         self._schedule, self._clock = schedule, clock
         self._downloader, self._codec = downloader, codec
         self._upload, self._record, self._room = upload, record, room
+        self._is_sampled, self._keep_sample = is_sampled, keep_sample
         self._window = Window(codec.children, clock.now())
         self._at_codec = self._uploads = 0
         self._tasks: set[asyncio.Task[None]] = set()
@@ -133,26 +139,35 @@ class Pipeline:
         await self._room.wait()
         # A large body's memory stands for what is made of it until that is stored.
         async with AsyncExitStack() as held:
+            began = self._clock.now()
             data = await self._downloader.fetch(work.url, held)
+            took = max(1, round((self._clock.now() - began) * 1000))
             self._downloads.difference_update([asyncio.current_task()])
             failure = data if isinstance(data, DownloadFailure) else None
-            self._fail(self._schedule.ended(attempt, failure, self._clock.now()))
+            given_up = self._schedule.ended(attempt, failure, self._clock.now())
+            self._fail(given_up, attempt.item, took)
             self._wake.set()  # its host has a free connection
             if isinstance(data, DownloadFailure) or attempt.canary:
                 return
             self._at_codec += 1
             original = len(data)
-            encoded = await self._codec.compress(data)
+            sample = self._is_sampled(work.url)
+            encoded = await self._codec.compress(data, sample=sample)
             del data
             self._at_codec -= 1
             self._window.encoded(self._at_codec)
             if isinstance(encoded, Refused):
-                self._record(work, failed(encoded.reason, encoded.message, transient=False))
+                refused = failed(
+                    encoded.reason, encoded.message, transient=False, milliseconds=took
+                )
+                self._record(work, refused)
                 return
             path = names.image_object(work.url, encoded.extension)
             self._uploads += 1
             self._wake.set()
             await self._upload(path, encoded)
+            if sample:
+                await self._keep_sample(work, original, encoded)
             self._uploads -= 1
         stored = Result(
             line=0,
@@ -162,15 +177,30 @@ class Pipeline:
             compressed=len(encoded.data),
             unchanged=encoded.unchanged,
             message=encoded.warning,
+            milliseconds=took,
         )
         self._record(work, stored)
 
-    def _fail(self, given_up: Iterable[Failed[Packed]]) -> None:
+    def _fail(
+        self, given_up: Iterable[Failed[Packed]], tried: Packed | None = None, took: int = 0
+    ) -> None:
         for item, failure in given_up:
-            result = failed(failure.reason, failure.message, transient=failure.transient)
+            result = failed(
+                failure.reason,
+                failure.message,
+                transient=failure.transient,
+                milliseconds=took if item is tried else 0,
+            )
             self._record(unpack(item), result)
 
 
-def failed(reason: str, message: str, *, transient: bool) -> Result:
+def failed(reason: str, message: str, *, transient: bool, milliseconds: int) -> Result:
     """The result of a URL that has no image, not yet at a place."""
-    return Result(line=0, position=0, reason=reason, message=message, transient=transient)
+    return Result(
+        line=0,
+        position=0,
+        reason=reason,
+        message=message,
+        transient=transient,
+        milliseconds=milliseconds,
+    )

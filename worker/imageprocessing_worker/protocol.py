@@ -5,8 +5,8 @@ ANSWER. START with a socket beside it starts a child that works on that socket a
 its process id. WAIT gives the exit code of the child with that id, as subprocess has it,
 and the most memory it had in use, in bytes.
 
-A child gets IMAGE (length, and the bytes of memory that it may have meanwhile, 0 for any)
-and an image, and answers with LENGTH and an Encoded or a Refused.
+A child gets IMAGE (length, the bytes of memory that it may have meanwhile, 0 for any, and
+whether to add crops) and an image, and answers with LENGTH and an Encoded or a Refused.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import struct
 import msgspec
 from imageprocessing_contract.request import Compression
 
-IMAGE = struct.Struct("<IQ")
+IMAGE = struct.Struct("<IQ?")
 LENGTH = struct.Struct("<I")
 REQUEST = struct.Struct("<ci")
 ANSWER = struct.Struct("<iq")

@@ -29,6 +29,8 @@ class Result(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     reason: str | None = None
     message: str | None = None
     transient: bool = False
+    milliseconds: int = msgspec.field(default=0, name="ms")
+    """Of the last attempt to fetch it; 0 where there was none, or at another place of its URL."""
 
     @property
     def place(self) -> Place:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -10,21 +11,21 @@ from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
 import msgspec
-from imageprocessing_contract import names
+from imageprocessing_contract import names, redact
 from imageprocessing_contract.reasons import Reason
 from imageprocessing_contract.task import Task
 
-from imageprocessing_worker import results
+from imageprocessing_worker import results, sample
 from imageprocessing_worker.children import Codec
 from imageprocessing_worker.download import Downloader
-from imageprocessing_worker.encoded import Encoded
+from imageprocessing_worker.encoded import Crops, Encoded
 from imageprocessing_worker.errors import StepError
 from imageprocessing_worker.pipeline import UPLOADS, Clock, Pipeline
 from imageprocessing_worker.plan import Plan
 from imageprocessing_worker.records import ImageRecord, Records
 from imageprocessing_worker.results import Result
 from imageprocessing_worker.schedule import OUTAGE_SECONDS, Schedule
-from imageprocessing_worker.stores import Store
+from imageprocessing_worker.stores import Store, StoreError
 from imageprocessing_worker.work import Packed, Work, host_of, read_work, unpack
 
 CHECKPOINT_IMAGES = 500  # also a full Firestore batch
@@ -32,6 +33,7 @@ CHECKPOINT_SECONDS = 2.0
 LAST_CHECKPOINT_SECONDS = 20.0
 """After SIGTERM, of the 30 that a Pod has; a store that is down may take minutes to say so."""
 
+logger = logging.getLogger(__name__)
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -94,6 +96,8 @@ class ShardRun:
             downloader=self._downloader,
             codec=self._codec,
             upload=self._upload,
+            is_sampled=partial(sample.is_chosen, images=plan.catalogue.images),
+            keep_sample=self._keep_sample,
             record=self._record,
             clock=self._clock,
             room=self._room,
@@ -157,6 +161,32 @@ class ShardRun:
     async def _upload(self, path: str, image: Encoded) -> None:
         await self._blocking(self._store.add, path, image.data, image.content_type)
 
+    async def _keep_sample(self, work: Work, original: int, image: Encoded) -> None:
+        """Stores the crops for the report; without them the report shows one image less."""
+        where = f"line {work.images[0].line}, {redact.url(work.url)}"
+        if not isinstance(image.crops, Crops):
+            logger.info("no sample of %s: %s", where, image.crops)
+            return
+        data = sample.encode(
+            sample.Sample(
+                url=work.url,
+                product=work.images[0].product,
+                original=original,
+                compressed=len(image.data),
+                unchanged=image.unchanged,
+                width=image.width,
+                height=image.height,
+                before=image.crops.before,
+                after=image.crops.after,
+            )
+        )
+        try:
+            await self._blocking(
+                self._store.create, names.sample(work.url), data, "application/json"
+            )
+        except StoreError as error:
+            logger.warning("no sample of %s: %s", where, error)
+
     def _record(self, work: Work, result: Result) -> None:
         self._fresh.append((work, result))
         if not result.transient:
@@ -197,9 +227,14 @@ class ShardRun:
             ]
         )
         text = results.encode(
-            msgspec.structs.replace(result, line=image.line, position=image.position)
+            msgspec.structs.replace(
+                result,
+                line=image.line,
+                position=image.position,
+                milliseconds=result.milliseconds if number == 0 else 0,
+            )
             for work, result in fresh
-            for image in work.images
+            for number, image in enumerate(work.images)
         )
         written = False
         while not written:  # a number is taken where this Pod's container started anew
