@@ -288,6 +288,17 @@ def test_the_page_escapes_what_strangers_wrote(tmp_path: Path) -> None:
     assert b"&lt;b&gt;404" in page
 
 
+def test_results_of_an_earlier_version_have_no_times(tmp_path: Path) -> None:
+    """A shard that began before an upgrade and ended after it."""
+    task = make_task(tmp_path)
+    store, _ = planned(task, csv_of([["1", "x", U[0]]]))
+    before = b'{"line":2,"position":0,"object":"a.jpg","original":100,"compressed":40}\n'
+    store.create(names.shard_results(0), before, "application/jsonl")
+    assert finished(task)[1].done.images.succeeded == 1
+    page = store.read(names.REPORT_HTML) or b""
+    assert b"Slowest hosts" not in page
+
+
 def test_what_is_done_is_reported_again(tmp_path: Path) -> None:
     task = make_task(tmp_path)
     store, plan = planned(task, csv_of([["1", "x", U[0]]]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from codecs import BOM_UTF8
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -21,9 +22,12 @@ from imageprocessing_worker.page import Page
 from imageprocessing_worker.plan import Plan, read_all_rows, read_own, read_plan
 from imageprocessing_worker.records import Records, RequestRecord
 from imageprocessing_worker.results import Result
-from imageprocessing_worker.stores import CheckedFile, Store, beside, open_store
+from imageprocessing_worker.sample import Sample, read_shown
+from imageprocessing_worker.stores import CheckedFile, Store, StoreError, beside, open_store
+from imageprocessing_worker.tally import Tally
 from imageprocessing_worker.whole import WholeCatalogue
 
+logger = logging.getLogger(__name__)
 _CSV = "text/csv; charset=utf-8"
 
 
@@ -55,7 +59,7 @@ def finalize(task: Task, store: Store, records: Records) -> Finished:
         failed_url=store.url(names.FAILED_CSV),
         report_url=store.url(names.REPORT_HTML),
     )
-    totals = _Totals()
+    totals = Tally()
     try:
         _write_files(task, plan, store, totals)
     except CatalogueError as error:
@@ -63,7 +67,7 @@ def finalize(task: Task, store: Store, records: Records) -> Finished:
         message = f"{names.processed_csv(task.failures_of or task.request_id)}: {error.message}"
         raise StepError(Reason.SOURCE_REQUEST_NOT_USABLE, message, transient=False) from error
     done = totals.done(urls, task.cause)
-    page = Page(task.request_id, plan.catalogue, done, totals.reasons, totals.listed)
+    page = Page(task.request_id, plan.catalogue, done, totals, _samples(store))
     with store.writer(names.REPORT_HTML, "text/html; charset=utf-8") as file:
         file.write(page.render().encode())
     finished = Finished(
@@ -84,7 +88,7 @@ def finalize(task: Task, store: Store, records: Records) -> Finished:
     return finished if first else read_done(store, task.spec_hash) or finished
 
 
-def _write_files(task: Task, plan: Plan, store: Store, totals: _Totals) -> None:
+def _write_files(task: Task, plan: Plan, store: Store, totals: Tally) -> None:
     with ExitStack() as files:
         processed = files.enter_context(store.writer(names.processed_csv(task.request_id), _CSV))
         failed = files.enter_context(store.writer(names.FAILED_CSV, _CSV))
@@ -100,6 +104,15 @@ def _write_files(task: Task, plan: Plan, store: Store, totals: _Totals) -> None:
         ).write()
 
 
+def _samples(store: Store) -> list[Sample]:
+    """What the report shows of images; a report without is better than none."""
+    try:
+        return list(read_shown(store))
+    except StoreError as error:
+        logger.warning("the report has no samples: %s", error)
+        return []
+
+
 def _whole_catalogue(task: Task, plan: Plan) -> WholeCatalogue | None:
     """With source.failuresOf: what the other request wrote."""
     if task.failures_of is None:
@@ -113,47 +126,6 @@ def _whole_catalogue(task: Task, plan: Plan) -> WholeCatalogue | None:
     )
 
 
-class _Totals:
-    """What the rows add up to."""
-
-    _LISTED = 1000  # failures on the page, which stays small for any request
-
-    def __init__(self) -> None:
-        self.total = self.succeeded = self.unchanged = 0
-        self.original = self.compressed = 0
-        self.failed_shards = 0
-        self.reasons: dict[str, int] = {}
-        self.listed: list[report.Failure] = []
-
-    def add(self, row: Row, url: str, result: Result) -> None:
-        self.total += 1
-        if result.object is not None:
-            self.succeeded += 1
-            self.unchanged += result.unchanged
-            self.original += result.original
-            self.compressed += result.compressed
-            return
-        reason, message = result.reason or "", result.message or ""
-        self.reasons[reason] = self.reasons.get(reason, 0) + 1
-        if len(self.listed) < self._LISTED:
-            self.listed.append(report.Failure(row.line, url, reason, message))
-
-    def done(self, urls: report.Results, cause: str | None) -> report.Done:
-        return report.Done(
-            images=report.Images(
-                total=self.total,
-                succeeded=self.succeeded,
-                failed=self.total - self.succeeded,
-                unchanged=self.unchanged,
-            ),
-            bytes=report.Bytes(original=self.original, compressed=self.compressed),
-            results=urls,
-            failures=self.listed[: report.MAX_SAMPLES],
-            failed_shards=self.failed_shards,
-            cause=cause,
-        )
-
-
 class _Files:
     """The processed CSV and failed.csv, row by row."""
 
@@ -161,7 +133,7 @@ class _Files:
         self,
         plan: Plan,
         store: Store,
-        totals: _Totals,
+        totals: Tally,
         *,
         processed: CheckedFile,
         failed: CheckedFile,
@@ -211,11 +183,12 @@ class _Files:
         return (parts[place] for place in sorted(parts))
 
     def _row(self, row: Row, found: _Results) -> None:
+        product = self._plan.header.product
         outputs: list[str] = []
         failed: list[tuple[str, str]] = []
         for position, url in enumerate(row.urls):
             result = found.take((row.line, position))
-            self._totals.add(row, url, result)
+            self._totals.add(row.line, row.cells[product], url, result)
             if result.object is not None:
                 outputs.append(self._store.url(result.object))
             else:
