@@ -189,6 +189,19 @@ async def test_crops_cost_no_image() -> None:
     assert again.data == result.data
 
 
+async def test_crops_take_no_memory_from_an_image() -> None:
+    """Whatever is too little for both is still enough for the image alone."""
+    large = photos.encoded(photos.photograph().resize((2000, 1500)), "JPEG")
+    seen = set()
+    for megabytes in range(20, 100, 5):
+        async with codec(compression("WebP"), memory_limit=megabytes << 20) as pool:
+            alone = await pool.compress(large)
+            sampled = await pool.compress(large, sample=True)
+        assert type(sampled) is type(alone), megabytes
+        seen.add(type(alone))
+    assert seen == {Encoded, Refused}
+
+
 async def test_a_child_that_dies_without_an_image_costs_none() -> None:
     async with codec() as pool:
         await pool.compress(photo())
