@@ -51,7 +51,7 @@ class Pipeline:
         codec: Codec,
         upload: Callable[[str, Encoded], Awaitable[object]],
         is_sampled: Callable[[str], bool],
-        keep_sample: Callable[[Work, int, Encoded], Awaitable[object]],
+        keep_sample: Callable[[Work, int, Encoded], None],
         record: Callable[[Work, Result], None],
         clock: Clock,
         room: asyncio.Event,
@@ -167,7 +167,7 @@ class Pipeline:
             self._wake.set()
             await self._upload(path, encoded)
             if sample:
-                await self._keep_sample(work, original, encoded)
+                self._keep_sample(work, original, encoded)
             self._uploads -= 1
         stored = Result(
             line=0,

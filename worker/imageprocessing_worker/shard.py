@@ -64,6 +64,7 @@ class ShardRun:
         self._downloader, self._codec, self._stop = downloader, codec, stop
         self._clock = clock or Clock()
         self._fresh: list[tuple[Work, Result]] = []
+        self._samples: list[sample.Sample] = []  # of these
         self._texts: list[bytes] = []  # all results as JSON lines: 170 bytes an image
         self._settled = 0  # results that no other attempt would change
         self._passing: Result | None = None  # one that failed and may pass
@@ -161,13 +162,12 @@ class ShardRun:
     async def _upload(self, path: str, image: Encoded) -> None:
         await self._blocking(self._store.add, path, image.data, image.content_type)
 
-    async def _keep_sample(self, work: Work, original: int, image: Encoded) -> None:
-        """Stores the crops for the report; without them the report shows one image less."""
-        where = f"line {work.images[0].line}, {redact.url(work.url)}"
+    def _keep_sample(self, work: Work, original: int, image: Encoded) -> None:
+        """Its crops go out with the next checkpoint, which has its result, too."""
         if not isinstance(image.crops, Crops):
-            logger.info("no sample of %s: %s", where, image.crops)
+            logger.info("no sample of %s: %s", redact.url(work.url), image.crops)
             return
-        data = sample.encode(
+        self._samples.append(
             sample.Sample(
                 url=work.url,
                 product=work.images[0].product,
@@ -180,12 +180,6 @@ class ShardRun:
                 after=image.crops.after,
             )
         )
-        try:
-            await self._blocking(
-                self._store.create, names.sample(work.url), data, "application/json"
-            )
-        except StoreError as error:
-            logger.warning("no sample of %s: %s", where, error)
 
     def _record(self, work: Work, result: Result) -> None:
         self._fresh.append((work, result))
@@ -206,12 +200,17 @@ class ShardRun:
             self._due.clear()
             last = self._last_checkpoint
             fresh, self._fresh = self._fresh, []
+            samples, self._samples = self._samples, []
             self._room.set()
             if fresh:
-                await self._blocking(self._write_checkpoint, fresh)
+                await self._blocking(self._write_checkpoint, fresh, samples)
 
-    def _write_checkpoint(self, fresh: list[tuple[Work, Result]]) -> None:
+    def _write_checkpoint(
+        self, fresh: list[tuple[Work, Result]], samples: list[sample.Sample]
+    ) -> None:
         self._store.settle()
+        for one in samples:
+            self._store_sample(one)
         self._records.put_images(
             [
                 ImageRecord(
@@ -242,6 +241,13 @@ class ShardRun:
             written = self._store.create(path, text, "application/jsonl")
             self._parts += 1
         self._texts.append(text)
+
+    def _store_sample(self, one: sample.Sample) -> None:
+        """Without it the report shows an image less, which is no reason to fail."""
+        try:
+            self._store.create(names.sample(one.url), sample.encode(one), "application/json")
+        except StoreError as error:
+            logger.warning("no sample of %s: %s", redact.url(one.url), error)
 
     def _refuse_outage(self, *, lost: bool) -> None:
         """When nothing can be reached, the network is at fault and not the images."""
