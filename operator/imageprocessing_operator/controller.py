@@ -159,15 +159,16 @@ class Controller:
         everywhere: list[str | None] = [None]
         for namespace in self._settings.namespaces or everywhere:
             selector = {"fieldSelector": UNSETTLED}
-            for body in await self._api.list(requests_path(namespace), selector):
+            async for body in self._api.list(requests_path(namespace), selector):
                 try:
                     requests.append(read_request(body))
                 except msgspec.ValidationError as error:
                     name = body["metadata"]["name"]
                     logger.error("request %s is not readable: %s", name, error)
             label = {"labelSelector": UNFINISHED}
-            found = await self._api.list(jobs_path(namespace), label)
-            jobs += [job for body in found if (job := read_job(body)) is not None]
+            async for body in self._api.list(jobs_path(namespace), label):
+                if (job := read_job(body)) is not None:
+                    jobs.append(job)
         self._cache.replace(requests, jobs)
         living = {request.uid for request in self._cache.requests()}
         self._looks = {uid: look for uid, look in self._looks.items() if uid in living}

@@ -20,14 +20,14 @@ async def read_report(api: API, job: Job) -> Report | LostReport:
     """The last Pod's report; raises APIError."""
     # Every retry and every eviction by a kubelet leaves a Pod: there may be many.
     phase = "Succeeded" if job.ended == "Complete" else "Failed"
-    pods = await api.list(
+    found = api.list(
         core_path("pods", job.namespace),
         {
             "labelSelector": f"batch.kubernetes.io/controller-uid={job.uid}",
             "fieldSelector": f"status.phase={phase}",
         },
     )
-    return pick_report(pods, job)
+    return pick_report([pod async for pod in found], job)
 
 
 def pick_report(pods: list[dict[str, Any]], job: Job) -> Report | LostReport:
