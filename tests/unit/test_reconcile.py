@@ -237,6 +237,20 @@ def test_the_next_look_is_not_after_the_deadline() -> None:
     assert reconcile(a_request(SHARDED), [RUNNING_SHARDS], after(3595)).again == after(3600)
 
 
+def test_what_only_waits_is_visited_seldom() -> None:
+    """Events tell what its Job does; what was refused has to be tried again."""
+    refused = Trouble(Reason.JOB_REFUSED, "quota", NOW)
+    final = msgspec.structs.replace(refused, final=True)
+    waits = [
+        (a_request(SHARDED), [RUNNING_SHARDS], 60),
+        (a_request(BEGUN), [a_job("plan", ready=0)], 60),
+        (msgspec.structs.replace(a_request(BEGUN), refused=refused), [], 10),
+        (msgspec.structs.replace(a_request(BEGUN), refused=final), [], 30),
+    ]
+    for request, jobs, seconds in waits:
+        assert reconcile(request, jobs, NOW).again == after(seconds)
+
+
 def test_suspension_stops_the_clock() -> None:
     decision = reconcile(a_request(SHARDED, suspend=True), [RUNNING_SHARDS], after(10))
     assert names_of(decision.actions) == ["update shards suspend=True"]
