@@ -22,10 +22,7 @@ async def read_report(api: API, job: Job) -> Report | LostReport:
     phase = "Succeeded" if job.ended == "Complete" else "Failed"
     found = api.list(
         core_path("pods", job.namespace),
-        {
-            "labelSelector": f"batch.kubernetes.io/controller-uid={job.uid}",
-            "fieldSelector": f"status.phase={phase}",
-        },
+        {"labelSelector": job.pods, "fieldSelector": f"status.phase={phase}"},
     )
     return pick_report([pod async for pod in found], job)
 

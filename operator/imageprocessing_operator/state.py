@@ -120,6 +120,11 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     trouble: Trouble | None = None
     interruptions: Interruptions | None = None
 
+    @property
+    def pods(self) -> str:
+        """Label selector of its Pods, those of an earlier Job of its name left out."""
+        return f"batch.kubernetes.io/controller-uid={self.uid}"
+
 
 def read_request(body: dict[str, Any]) -> Request:
     """The request of an API object; raises msgspec.ValidationError where the CRD was bypassed."""

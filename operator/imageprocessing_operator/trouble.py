@@ -61,13 +61,7 @@ async def find_trouble(api: API, job: Job, now: datetime) -> Trouble | None:
 
 async def _late_pods(api: API, job: Job, now: datetime) -> tuple[Reason, str] | None:
     """A Pod that should have ended: its node does not answer, so no other takes its place."""
-    selector = f"batch.kubernetes.io/controller-uid={job.uid}"
-    answer = await api.call(
-        "GET",
-        core_path("pods", job.namespace),
-        query={"labelSelector": selector, "limit": _TERMINATING_PODS},
-    )
-    for pod in answer.get("items", []):
+    for pod in await _pods(api, job, _TERMINATING_PODS):
         # The grace period is in it.
         end = pod["metadata"].get("deletionTimestamp")
         ended = pod.get("status", {}).get("phase") in ("Succeeded", "Failed")
@@ -107,16 +101,7 @@ async def _terminating_namespace(api: API, namespace: str) -> tuple[Reason, str]
 
 
 async def _pending_pods(api: API, job: Job) -> tuple[Reason, str] | None:
-    answer = await api.call(
-        "GET",
-        core_path("pods", job.namespace),
-        query={
-            "labelSelector": f"batch.kubernetes.io/controller-uid={job.uid}",
-            "fieldSelector": "status.phase=Pending",
-            "limit": _PODS,
-        },
-    )
-    pods = answer.get("items", [])
+    pods = await _pods(api, job, _PODS, fieldSelector="status.phase=Pending")
     for pod in pods:
         if found := read_pod(pod):
             return found
@@ -129,16 +114,8 @@ async def _pending_pods(api: API, job: Job) -> tuple[Reason, str] | None:
 
 async def _killed_pods(api: API, job: Job, now: datetime) -> tuple[Reason, str] | None:
     """The last Pod that failed, if it needed more memory than it may have."""
-    answer = await api.call(
-        "GET",
-        core_path("pods", job.namespace),
-        query={
-            "labelSelector": f"batch.kubernetes.io/controller-uid={job.uid}",
-            "fieldSelector": "status.phase=Failed",
-            "limit": _FAILED_PODS,
-        },
-    )
-    ends = [end for pod in answer.get("items", []) if (end := termination(pod)) is not None]
+    pods = await _pods(api, job, _FAILED_PODS, fieldSelector="status.phase=Failed")
+    ends = [end for pod in pods if (end := termination(pod)) is not None]
     last = max(ends, key=lambda end: str(end.get("finishedAt")), default={})
     if last.get("reason") != "OOMKilled":
         return None
@@ -159,6 +136,17 @@ def read_pod(pod: dict[str, Any]) -> tuple[Reason, str] | None:
         if container["name"] == names.CONTAINER and reason:
             return reason, f"{waiting['reason']}: {waiting.get('message', '')}"
     return None
+
+
+async def _pods(api: API, job: Job, limit: int, **query: str) -> list[Object]:
+    """The first Pods of a Job."""
+    answer = await api.call(
+        "GET",
+        core_path("pods", job.namespace),
+        query={"labelSelector": job.pods, "limit": limit, **query},
+    )
+    found: list[Object] = answer.get("items", [])
+    return found
 
 
 async def _last_event(api: API, namespace: str, uid: str, reason: str) -> Object | None:
