@@ -8,7 +8,7 @@ from PIL import Image
 
 from imageprocessing_worker import colour
 from imageprocessing_worker.encoded import Crops
-from imageprocessing_worker.picture import DAMAGE, Picture
+from imageprocessing_worker.picture import DAMAGE, Picture, lay_on, middle
 
 SIDE = 512
 """Pixels, at most: the middle of the picture."""
@@ -48,15 +48,11 @@ def pair(before: Image.Image | str | None, data: bytes, name: str) -> Crops | st
 
 def _middle(image: Image.Image, profile: bytes | None) -> Image.Image:
     """RGB in sRGB; what is transparent, on white."""
-    width, height = min(image.width, SIDE), min(image.height, SIDE)
-    left, top = (image.width - width) // 2, (image.height - height) // 2
-    part = colour.to_eight_bits(image.crop((left, top, left + width, top + height)))
+    part = colour.to_eight_bits(middle(image, SIDE))
     part = colour.to_srgb(part, profile)
-    if part.mode not in ("LA", "RGBA"):
-        return part.convert("RGB")
-    solid = Image.new("RGB", part.size, "white")
-    solid.paste(part.convert("RGB"), mask=part.getchannel("A"))
-    return solid
+    if part.mode in ("LA", "RGBA"):
+        part = lay_on(part, "white")
+    return part.convert("RGB")
 
 
 def _encoded(image: Image.Image) -> bytes:

@@ -218,14 +218,15 @@ def render(
     ):
         image, profile = colour.to_srgb(image, profile), None
     if background is not None and flatten:
-        image = _flatten(image, background)
+        image = lay_on(image, background)
     if image is frame:
         # Encoders ask it for its other frames, and would write those as well.
         image = image.copy() if picture.animated else image
     return image, profile
 
 
-def _flatten(image: Image.Image, background: str) -> Image.Image:
+def lay_on(image: Image.Image, background: str) -> Image.Image:
+    """An LA or RGBA image on a colour such as #ffffff, as L or RGB."""
     red, green, blue = ImageColor.getrgb(background)[:3]
     if image.mode == "LA" and red == green == blue:
         solid = Image.new("L", image.size, red)
@@ -278,3 +279,10 @@ def fit(size: tuple[int, int], compression: Compression) -> tuple[int, int]:
         (compression.max_height or height) / height,
     )
     return max(1, round(width * scale)), max(1, round(height * scale))
+
+
+def middle(image: Image.Image, side: int) -> Image.Image:
+    """A copy of its middle, of at most so many pixels a side."""
+    width, height = min(image.width, side), min(image.height, side)
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    return image.crop((left, top, left + width, top + height))

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import msgspec
 from PIL import Image, ImageMath
 
-from imageprocessing_worker import encode
+from imageprocessing_worker import encode, picture
 from imageprocessing_worker.encode import Extras
 
 _BLOCK = 7
@@ -28,7 +28,7 @@ def smallest_quality(image: Image.Image, name: str, permille: int) -> int:
 
     Seven encodings, halving the range each time: a higher quality is hardly ever less similar.
     """
-    sample = _middle(image)
+    sample = picture.middle(image, _LONGEST)
     luma = sample.convert("L")
     if name == "JPEG":
         sample = luma  # coded apart from the colours, so the result is the same
@@ -40,12 +40,6 @@ def smallest_quality(image: Image.Image, name: str, permille: int) -> int:
 
     found = bisect_left(_QUALITIES, permille / 1000, key=similarity)
     return _QUALITIES[min(found, len(_QUALITIES) - 1)]
-
-
-def _middle(image: Image.Image) -> Image.Image:
-    width, height = (min(side, _LONGEST) for side in image.size)
-    left, top = (image.width - width) // 2, (image.height - height) // 2
-    return image.crop((left, top, left + width, top + height))
 
 
 class _Moments(msgspec.Struct, frozen=True):
