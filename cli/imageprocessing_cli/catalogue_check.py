@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 from imageprocessing_contract.guard import Guard
 from imageprocessing_contract.reasons import RowReason
+from imageprocessing_contract.report import Sample
 from imageprocessing_worker.catalogue import Catalogue
 from imageprocessing_worker.lines import CatalogueError
 
@@ -16,20 +17,12 @@ from imageprocessing_cli.errors import UsageError
 _CHUNK = 1 << 18
 
 
-class RowError(msgspec.Struct, frozen=True):
-    """What is wrong with the record that begins at a line, or with the whole catalogue."""
-
-    line: int
-    reason: str
-    message: str
-
-
 class Checked(msgspec.Struct, frozen=True):
     """What the plan step would find."""
 
     rows: int
     images: int
-    errors: list[RowError]
+    errors: list[Sample]
 
 
 ANY_ADDRESS = ("0.0.0.0/0", "::/0")
@@ -39,16 +32,24 @@ ANY_ADDRESS = ("0.0.0.0/0", "::/0")
 def check_catalogue(chunks: Iterator[bytes], allowed_networks: Sequence[str] = ()) -> Checked:
     """Reads all of it; an error of the whole catalogue ends the list."""
     rows = images = 0
-    errors: list[RowError] = []
+    errors: list[Sample] = []
     try:
         for row in Catalogue(chunks, Guard(allowed_networks)).rows():
             rows, images = rows + 1, images + len(row.urls)
             if row.problem:
-                errors.append(RowError(row.line, row.problem.reason, row.problem.message))
+                errors.append(
+                    Sample(line=row.line, reason=row.problem.reason, message=row.problem.message)
+                )
         if not rows:
-            errors.append(RowError(1, RowReason.NO_ROWS, "the catalogue has a header and no rows"))
+            errors.append(
+                Sample(
+                    line=1,
+                    reason=RowReason.NO_ROWS,
+                    message="the catalogue has a header and no rows",
+                )
+            )
     except CatalogueError as error:
-        errors.append(RowError(error.line, error.reason, error.message))
+        errors.append(Sample(line=error.line, reason=error.reason, message=error.message))
     return Checked(rows, images, errors)
 
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import sys
-
 import click
 from imageprocessing_contract import names
 from imageprocessing_contract.reasons import Condition
 
+from imageprocessing_cli.created import created
 from imageprocessing_cli.errors import EXIT_CODES, CommandError
 from imageprocessing_cli.options import Connection, cluster_options, output_option
-from imageprocessing_cli.printing import full_name, print_objects
+from imageprocessing_cli.printing import print_objects
 from imageprocessing_cli.retrying import next_name, retry_of
 
 
@@ -57,14 +56,5 @@ def retry(
         print_objects(output or "yaml", made)
         return
     stored = cluster.create(REQUESTS, names.PLURAL, made)
-    if output:
-        print_objects(output, stored)
-    else:
-        click.echo(f"{full_name(stored)} created: {status.images.failed} images again")
-    made_name = stored["metadata"]["name"]
-    if wait:
-        from imageprocessing_cli.wait import wait as follow  # noqa: PLC0415
-
-        sys.exit(follow(cluster, made_name, connection.flags))
-    if not output:
-        click.echo(f"Follow it: ipr watch {made_name}{connection.flags}")
+    again = f": {status.images.failed} images again"
+    created(connection, cluster, stored, output=output, wait=wait, more=again)

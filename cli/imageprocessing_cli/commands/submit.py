@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 from imageprocessing_contract import names
 
+from imageprocessing_cli.created import created
 from imageprocessing_cli.errors import EXIT_CODES, CommandError, UsageError
 from imageprocessing_cli.manifest_options import (
     build_request,
@@ -18,7 +18,7 @@ from imageprocessing_cli.manifest_options import (
 )
 from imageprocessing_cli.options import Connection, cluster_options, output_option
 from imageprocessing_cli.placing import Placed, from_url, is_url, owned_by, place
-from imageprocessing_cli.printing import full_name, print_objects
+from imageprocessing_cli.printing import print_objects
 
 if TYPE_CHECKING:
     from imageprocessing_cli.cluster import Cluster
@@ -68,16 +68,7 @@ def submit(
         return
     cluster = connection.open()
     stored = _send(cluster, placed, request, data, image)
-    if output:
-        print_objects(output, stored)
-    else:
-        click.echo(f"{full_name(stored)} created")
-    if wait:
-        from imageprocessing_cli.wait import wait as follow  # noqa: PLC0415 - rich takes 0.1 s
-
-        sys.exit(follow(cluster, name, connection.flags))
-    if not output:
-        click.echo(f"Follow it: ipr watch {name}{connection.flags}")
+    created(connection, cluster, stored, output=output, wait=wait)
 
 
 def _place(catalogue: str, request: Object) -> tuple[Placed, bytes]:
