@@ -13,6 +13,7 @@ from tests.apiserver.kube import Kube
 from tests.apiserver.proxy import Proxy, proxied
 from tests.apiserver.shop import Operator, Shop
 from tests.cluster.cluster import Cluster
+from tests.e2e.receiver import Receiver, receiving
 
 ACCOUNT = "imageprocessing-worker"
 
@@ -35,6 +36,13 @@ def shop(
 def proxy(api_cluster: Cluster) -> Iterator[Proxy]:
     """Stands between the API server and the operator of `proxied_shop`."""
     with proxied(api_cluster.kubeconfig) as found:
+        yield found
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    """Takes webhooks, at the address that operators here may reach."""
+    with receiving("127.0.0.2") as found:
         yield found
 
 

@@ -75,6 +75,14 @@ class Operator:
         return self._process is not None and self._process.is_alive()
 
     @property
+    def ready(self) -> bool:
+        """What the kubelet would find."""
+        try:
+            return httpx.get(f"{self.http}/readyz").status_code == httpx.codes.OK
+        except httpx.TransportError:
+            return False
+
+    @property
     def log(self) -> str:
         return self._log.read_text() if self._log.exists() else ""
 

@@ -133,13 +133,7 @@ def readiness(shop: Shop) -> str:
 
 
 def wait_ready(shop: Shop) -> None:
-    def ready() -> bool:
-        try:
-            return httpx.get(f"{shop.operator.http}/readyz").is_success
-        except httpx.TransportError:
-            return False
-
-    eventually(ready, "the operator is ready")
+    eventually(lambda: shop.operator.ready, "the operator is ready")
 
 
 def cut(proxy: Proxy) -> None:

@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterable, Iterator
 from itertools import count
 
-import httpx
 import pytest
 
 from tests.apiserver import kubelet
@@ -29,15 +28,8 @@ def shop(proxied_shop: Shop) -> Shop:
     operator = proxied_shop.operator
     if not operator.running:
         operator.start()
-    eventually(lambda: ready(proxied_shop), "the operator is ready")
+    eventually(lambda: operator.ready, "the operator is ready")
     return proxied_shop
-
-
-def ready(shop: Shop) -> bool:
-    try:
-        return httpx.get(f"{shop.operator.http}/readyz").status_code == 200
-    except httpx.TransportError:
-        return False
 
 
 def finish(shop: Shop, name: str) -> None:

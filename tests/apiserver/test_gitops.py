@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,16 +18,10 @@ from tests.apiserver.shop import Shop, hook
 from tests.cluster import build
 from tests.cluster.cluster import KubectlError, kubectl_environment
 from tests.conftest import needs
-from tests.e2e.receiver import Receiver, receiving
+from tests.e2e.receiver import Receiver
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 SERVER_SIDE = ["--server-side", "--field-manager=gitops"]
-
-
-@pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    with receiving("127.0.0.2") as found:
-        yield found
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import uuid
-from collections.abc import Iterator
 from functools import partial
 from itertools import count, cycle
 from typing import Any, NamedTuple
@@ -16,7 +15,7 @@ from tests.apiserver import kubelet
 from tests.apiserver.kube import Object, eventually
 from tests.apiserver.proxy import Call, Cut, Fault, Proxy
 from tests.apiserver.shop import SHARDED, Shop, hook
-from tests.e2e.receiver import Receiver, receiving
+from tests.e2e.receiver import Receiver
 
 WAYS: dict[str, tuple[dict[str, Any], dict[str, bytes]]] = {
     "whole": ({}, {"plan": kubelet.whole(5)}),
@@ -31,12 +30,6 @@ WAYS: dict[str, tuple[dict[str, Any], dict[str, bytes]]] = {
     "failing": ({}, {"plan": kubelet.refused("plan", "SourceNotReadable", "404 Not Found")}),
 }
 """Spec of a request, and the reports of its steps."""
-
-
-@pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    with receiving("127.0.0.2") as found:
-        yield found
 
 
 @pytest.fixture(scope="module", autouse=True)

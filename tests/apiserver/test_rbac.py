@@ -3,34 +3,25 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
-import pytest
 from imageprocessing_contract import names
 
 from tests import helm
 from tests.apiserver import kubelet
-from tests.apiserver.conftest import ACCOUNT
+from tests.apiserver.conftest import ACCOUNT, operator_of
 from tests.apiserver.kube import Kube, eventually
-from tests.apiserver.proxy import Call, Proxy, proxied
-from tests.apiserver.shop import Operator, Shop, hook
+from tests.apiserver.proxy import Call, Proxy
+from tests.apiserver.shop import SHARDED, Shop, hook
 from tests.apiserver.test_trouble import foreign_job
 from tests.cluster.cluster import Cluster
 from tests.conftest import needs
-from tests.e2e.receiver import receiving
+from tests.e2e.receiver import Receiver
 
 Right = tuple[str, str, str]
 """API group, resource with subresource, verb."""
-SHARDED = {"sharding": {"imagesPerShard": 10, "maxParallelism": 2}}
-
-
-@pytest.fixture(scope="module")
-def proxy(api_cluster: Cluster) -> Iterator[Proxy]:
-    with proxied(api_cluster.kubeconfig) as found:
-        yield found
 
 
 def rendered(*values: str) -> list[dict[str, Any]]:
@@ -66,22 +57,18 @@ def used(call: Call) -> Right | None:
 
 
 def test_the_charts_rights_are_enough_and_all_used(
-    api_cluster: Cluster, proxy: Proxy, tmp_path: Path
+    api_cluster: Cluster, proxy: Proxy, receiver: Receiver, tmp_path: Path
 ) -> None:
     """By the Role of one namespace; the ClusterRole has the same rules."""
     (cluster_role,) = (o for o in rendered() if o["kind"] == "ClusterRole")
-    with api_cluster.namespace("rbac") as namespace, receiving("127.0.0.2") as receiver:
+    with api_cluster.namespace("rbac") as namespace:
         given = rendered("--namespace", namespace, "--set", f"namespaces={{{namespace}}}")
         (role,) = (o for o in given if o["kind"] == "Role")
         assert rights(cluster_role) == rights(role)
         api_cluster.kubectl("apply", "-f", "-", stdin=helm.text(given))
         token = api_cluster.kubectl("create", "token", helm.RELEASE, "-n", namespace).strip()
         kubeconfig = proxy.write_kubeconfig(tmp_path / "kubeconfig", token)
-        settings = {
-            "namespaces": f'["{namespace}"]',
-            "webhook_allowed_networks": '["127.0.0.2/32"]',
-        }
-        operator = Operator(kubeconfig, tmp_path / "log", settings)
+        operator = operator_of(namespace, kubeconfig, tmp_path / "log")
         kube = Kube(api_cluster.kubeconfig, namespace)
         kube.create("serviceaccounts", {"metadata": {"name": ACCOUNT}})
         shop = Shop(api_cluster, kube, operator)

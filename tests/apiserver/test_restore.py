@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
@@ -12,14 +11,13 @@ import pytest
 from tests.apiserver import kubelet
 from tests.apiserver.conftest import ACCOUNT, open_shop
 from tests.apiserver.kube import eventually
-from tests.apiserver.shop import Shop
+from tests.apiserver.shop import SHARDED, Shop
 from tests.apiserver.test_observed import samples
 from tests.cluster import built
 from tests.cluster.cluster import Cluster
 from tests.cluster.control_plane import ControlPlane
 from tests.conftest import needs
 
-SHARDED: dict[str, Any] = {"sharding": {"imagesPerShard": 10, "maxParallelism": 2}}
 AHEAD = 1500
 """Versions between snapshot and restore: a control plane that starts takes up some hundred."""
 

@@ -20,7 +20,7 @@ from tests.apiserver import kubelet
 from tests.apiserver.kube import Object, eventually
 from tests.apiserver.proxy import Answer, Call, Cut, Proxy
 from tests.apiserver.shop import Shop, hook
-from tests.apiserver.test_faults import ERRORS, error_event, ready
+from tests.apiserver.test_faults import ERRORS, error_event
 from tests.e2e.receiver import Receiver, receiving
 
 MINUTES = float(os.environ.get("SOAK_MINUTES", "30"))
@@ -149,7 +149,7 @@ def test_a_steady_load_with_faults(proxied_shop: Shop, proxy: Proxy) -> None:
     shop, faults, memory = proxied_shop, Faults(seed=5), list[int]()
     shop.make_secret()
     shop.operator.start()
-    eventually(lambda: ready(shop), "the operator is ready")
+    eventually(lambda: shop.operator.ready, "the operator is ready")
     before = idle(shop)
     process = psutil.Process(shop.operator.pid)
     with receiving("127.0.0.2") as receiver:

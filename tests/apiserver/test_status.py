@@ -14,7 +14,7 @@ from imageprocessing_operator.status import parse
 
 from tests.apiserver import kubelet
 from tests.apiserver.shop import SHARDED, Shop, hook
-from tests.e2e.receiver import Receiver, receiving
+from tests.e2e.receiver import Receiver
 
 STEPS = ("plan", "shards", "finalize")
 END: dict[str, Callable[[Shop, str], None]] = {
@@ -132,12 +132,6 @@ def test_every_field_written_in_each_step(shop: Shop) -> None:
         assert outcome(status) == expected, name
         assert shop.steps(name) == ["finalize-1", "plan-1", "shards-1"]
     assert "Traceback" not in shop.operator.log
-
-
-@pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    with receiving("127.0.0.2") as found:
-        yield found
 
 
 def test_what_is_read_back_after_the_end(shop: Shop, receiver: Receiver) -> None:

@@ -6,7 +6,6 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 
-import httpx
 import pytest
 from imageprocessing_contract import names
 
@@ -43,7 +42,7 @@ def shop(
         for operator in operators:
             operator.start()
         for operator in operators:
-            eventually(lambda operator=operator: ready(operator.http), "both are at work")
+            eventually(lambda operator=operator: operator.ready, "both are at work")
         yield proxied_shop
         for operator in operators:
             assert operator.running
@@ -51,13 +50,6 @@ def shop(
     finally:
         if other.running:
             other.kill()
-
-
-def ready(http: str) -> bool:
-    try:
-        return httpx.get(f"{http}/readyz").status_code == 200
-    except httpx.TransportError:
-        return False
 
 
 REPORTS = {

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -17,6 +15,7 @@ from imageprocessing_cli.cluster import Cluster, connect
 from imageprocessing_cli.errors import CommandError, ServerError, UnreachableError
 from imageprocessing_cli.main import main
 
+from tests.unit.http_servers import QuietHandler, serving
 from tests.unit.kubeconfigs import write_kubeconfig
 
 REQUESTS = "/apis/imageprocessing.dev/v1alpha1/namespaces/shop/imageprocessingrequests"
@@ -47,10 +46,10 @@ class Server:
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(QuietHandler):
         protocol_version = "HTTP/1.1"
 
-        def do_GET(self) -> None:
+        def do_GET(self) -> None:  # noqa: N802 - as http.server names it
             served.tokens.add(self.headers["Authorization"])
             parts = urlsplit(self.path)
             if "watch" in (query := parse_qs(parts.query)):
@@ -87,16 +86,9 @@ def server() -> Iterator[Server]:
                 self.wfile.write(b"0\r\n\r\n")
             self.close_connection = True
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listening:
-        served = Server(f"http://127.0.0.1:{listening.server_address[1]}")
-        thread = threading.Thread(target=listening.serve_forever, daemon=True)
-        thread.start()
+    with serving(Handler) as address:
+        served = Server(address)
         yield served
-        listening.shutdown()
-        thread.join()
 
 
 @pytest.fixture

@@ -8,14 +8,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 
 import pytest
 import yaml
 
 from tests import photos
+from tests.unit.http_servers import QuietHandler, serving
 
 LOOPBACK = ("--allow-network", "127.0.0.0/8")
 
@@ -33,8 +32,8 @@ def server() -> Iterator[Photos]:
     """0.jpg to 5.jpg; anything else is 404."""
     pictures = {f"/{n}.jpg": data for n, (_, data) in enumerate(photos.crops(6, 320, 240))}
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
+    class Handler(QuietHandler):
+        def do_GET(self) -> None:  # noqa: N802 - as http.server names it
             served.asked.append(self.path)
             data = pictures.get(self.path)
             self.send_response(200 if data else 404)
@@ -42,14 +41,9 @@ def server() -> Iterator[Photos]:
             self.end_headers()
             self.wfile.write(data or b"")
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listening:
-        served = Photos(f"http://127.0.0.1:{listening.server_address[1]}")
-        Thread(target=listening.serve_forever, daemon=True).start()
+    with serving(Handler) as address:
+        served = Photos(address)
         yield served
-        listening.shutdown()
 
 
 def manifest(folder: Path, *others: dict[str, object], **spec: object) -> Path:

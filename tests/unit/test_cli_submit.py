@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 from imageprocessing_cli.main import main
 
+from tests.unit.http_servers import QuietHandler, serving
 from tests.unit.kubeconfigs import write_kubeconfig
 
 REQUESTS = "/apis/imageprocessing.dev/v1alpha1/namespaces/shop/imageprocessingrequests"
@@ -33,7 +32,7 @@ class Server:
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(QuietHandler):
         def answer(self) -> None:
             length = int(self.headers.get("Content-Length", 0))
             body = json.loads(self.rfile.read(length) or b"{}")
@@ -52,16 +51,9 @@ def server() -> Iterator[Server]:
 
         do_POST = do_PATCH = do_DELETE = answer  # noqa: N815 - as http.server names them
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listening:
-        served = Server(f"http://127.0.0.1:{listening.server_address[1]}")
-        thread = threading.Thread(target=listening.serve_forever, daemon=True)
-        thread.start()
+    with serving(Handler) as address:
+        served = Server(address)
         yield served
-        listening.shutdown()
-        thread.join()
 
 
 def submit(server: Server, folder: Path) -> Result:
