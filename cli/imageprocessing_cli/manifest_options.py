@@ -22,6 +22,7 @@ _FIELDS: dict[str, tuple[str, ...]] = {
     "image_format": ("compression", "format"),
     "quality": ("compression", "quality"),
     "max_width": ("compression", "maxWidth"),
+    "widths": ("compression", "widths"),
     "invalid_rows": ("failurePolicy", "invalidRows"),
     "parallelism": ("sharding", "maxParallelism"),
 }
@@ -44,6 +45,12 @@ def spec_options(function: Function) -> Function:
         click.option("--format", "image_format", metavar="JPEG|WebP|AVIF|Original"),
         click.option("--quality", type=int, metavar="1-100"),
         click.option("--max-width", type=int, metavar="PIXELS"),
+        click.option(
+            "--widths",
+            callback=_pixels,
+            metavar="PIXELS,...",
+            help="Variants of each image, with a column each: 320,640,1280.",
+        ),
         click.option("--invalid-rows", metavar="Fail|Skip", help="Default Fail."),
         click.option("--parallelism", type=int, metavar="PODS", help="Shards at a time."),
         click.option("--webhook-url", metavar="URL", help="Who is told at the end."),
@@ -56,6 +63,14 @@ def spec_options(function: Function) -> Function:
     for option in reversed(options):
         function = option(function)
     return function
+
+
+def _pixels(context: click.Context, option: click.Parameter, value: str | None) -> list[int] | None:
+    try:
+        return None if value is None else [int(width) for width in value.split(",")]
+    except ValueError as error:
+        message = f"{value!r}: numbers of pixels, separated by commas, such as 320,640,1280"
+        raise click.BadParameter(message, context, option) from error
 
 
 def default_name(catalogue: str) -> str:

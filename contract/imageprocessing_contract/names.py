@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 
 GROUP = "imageprocessing.dev"
 VERSION = "v1alpha1"
@@ -35,6 +36,7 @@ OUTPUT_MOUNT = "/output"
 
 COLLECTION_REQUESTS = "processing_requests"
 TABLE_IMAGES = "processed_images"
+TABLE_VARIANTS = "processed_image_variants"
 RECORDS_FILE = "records.sqlite"
 
 COLUMN_SERIAL = "Serial Number"
@@ -79,10 +81,20 @@ def shard_results(index: int) -> str:
     return f"results/{index}.jsonl"
 
 
-def image_object(url: str, extension: str, variant: str = "") -> str:
-    """Path of a compressed image: the same (url, variant) always has the same one."""
+def variant(width: int) -> str:
+    """How a variant of an image is called, after srcset's descriptor: 320w."""
+    return f"{width}w"
+
+
+def output_columns(widths: Iterable[int]) -> list[str]:
+    """What the processed CSV has more than the catalogue: `Output Image Urls`, ... `320w`."""
+    return [COLUMN_OUTPUT_URLS, *(f"{COLUMN_OUTPUT_URLS} {variant(width)}" for width in widths)]
+
+
+def image_object(url: str, extension: str, width: int | None = None) -> str:
+    """Path of a compressed image, or of its variant: the same for the same URL and width."""
     digest = hashlib.sha256(url.encode()).hexdigest()
-    suffix = f"-{variant}" if variant else ""
+    suffix = "" if width is None else f"-{variant(width)}"
     return f"{IMAGES}/{digest[:2]}/{digest}{suffix}.{extension}"
 
 

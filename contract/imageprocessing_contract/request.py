@@ -101,6 +101,7 @@ class Compression(_Camel, frozen=True):
     target_ssim_permille: int | None = msgspec.field(name="targetSSIMPermille", default=None)
     max_width: int | None = None
     max_height: int | None = None
+    widths: tuple[int, ...] = ()
 
 
 class Download(_Camel, frozen=True):

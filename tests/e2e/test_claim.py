@@ -14,7 +14,7 @@ from tests.e2e.conftest import Tenant, rows_of
 
 
 def test_sharded_to_a_claim(tenant: Tenant, photo_urls: list[str], tmp_path: Path) -> None:
-    """60 rows in 6 shards: each picture and each cell is there."""
+    """60 rows in 6 shards: each picture, each of its variants and each cell is there."""
     make_claim(tenant.cluster, tenant.namespace, "images")
     source = tenant.catalogue("products", rows_of(photo_urls, 60))
     tenant.request(
@@ -23,6 +23,7 @@ def test_sharded_to_a_claim(tenant: Tenant, photo_urls: list[str], tmp_path: Pat
         source=source,
         output={"persistentVolumeClaim": {"claimName": "images", "path": "shop"}},
         sharding={"imagesPerShard": 30, "maxParallelism": 3},
+        compression={"widths": [1280, 320]},
     )
     status = tenant.wait_finished("claim", 240)
     assert status["images"]["succeeded"] == 180
@@ -31,19 +32,22 @@ def test_sharded_to_a_claim(tenant: Tenant, photo_urls: list[str], tmp_path: Pat
     root = read_claim(tenant.cluster, tenant.namespace, "images", tmp_path) / "shop" / "spring"
     text = (root / names.processed_csv("spring")).read_text()
     rows = list(csv.DictReader(io.StringIO(text)))
-    assert [row["Output Image Urls"].split(",") for row in rows] == [
-        [
-            f"shop/spring/{names.image_object(url, 'jpg')}"
-            for url in row["Input Image Urls"].split(",")
-        ]
-        for row in rows
-    ]
     assert len(rows) == 60
-    for url in photo_urls:
-        with Image.open(root / names.image_object(url, "jpg")) as image:
-            assert (image.format, image.size) == ("JPEG", (640, 480))
+    # Nothing is enlarged: what would be 1,280 px wide is the image itself.
+    for column, width in [("", None), (" 1280w", None), (" 320w", 320)]:
+        assert [row[f"Output Image Urls{column}"].split(",") for row in rows] == [
+            [
+                f"shop/spring/{names.image_object(url, 'jpg', width)}"
+                for url in row["Input Image Urls"].split(",")
+            ]
+            for row in rows
+        ]
+        for url in photo_urls:
+            with Image.open(root / names.image_object(url, "jpg", width)) as image:
+                size = (320, 240) if width else (640, 480)
+                assert (image.format, image.size) == ("JPEG", size)
     stored = [path for path in (root / "compressed_images").rglob("*") if path.is_file()]
-    assert len(stored) == len(photo_urls)
+    assert len(stored) == 2 * len(photo_urls)
     assert not (root / ".incoming").exists()
 
 

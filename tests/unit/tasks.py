@@ -16,7 +16,7 @@ from imageprocessing_contract.request import Compression, Download, Source
 from imageprocessing_contract.task import Output, Task
 from imageprocessing_worker import results
 from imageprocessing_worker.plan import Plan, make_plan, read_rows
-from imageprocessing_worker.results import Place, Result
+from imageprocessing_worker.results import Made, Place, Result
 from imageprocessing_worker.stores import Store, open_store
 
 HEADER = ["Serial Number", "Product Name", "Input Image Urls"]
@@ -81,13 +81,19 @@ def planned(task: Task, data: bytes) -> tuple[Store, Plan]:
     return store, make_plan(task, store, [data])
 
 
-def commit(store: Store, plan: Plan, index: int, failing: dict[str, tuple[str, str]]) -> None:
+def commit(
+    store: Store,
+    plan: Plan,
+    index: int,
+    failing: dict[str, tuple[str, str]],
+    variants: tuple[Made, ...] = (),
+) -> None:
     """Writes a shard's results: the URLs in `failing` failed with (reason, message)."""
-    store.create(
-        names.shard_results(index),
-        results.encode(outcomes(store, plan, index, failing)),
-        "application/jsonl",
+    found = (
+        result if result.reason else msgspec.structs.replace(result, variants=variants)
+        for result in outcomes(store, plan, index, failing)
     )
+    store.create(names.shard_results(index), results.encode(found), "application/jsonl")
 
 
 def outcomes(

@@ -27,7 +27,8 @@ from imageprocessing_contract.reasons import ImageReason, Reason, RowReason
 from imageprocessing_contract.request import parse_spec
 
 NONE: dict[str, Any] = dict.fromkeys(
-    ("request_id", "image_format", "quality", "max_width", "invalid_rows", "parallelism",
+    ("request_id", "image_format", "quality", "max_width", "widths", "invalid_rows",
+     "parallelism",
      "bucket", "claim", "prefix", "webhook_url", "webhook_secret")
 )  # fmt: skip
 COMMANDS = main.list_commands(click.Context(main))
@@ -97,6 +98,20 @@ def test_a_catalogue_without_a_name_asks_for_one() -> None:
 )
 def test_retries_are_counted(name: str, after: str) -> None:
     assert next_name(name) == after
+
+
+def test_widths_are_a_list(tmp_path: Path) -> None:
+    catalogue = tmp_path / "c.csv"
+    catalogue.write_text("Serial Number,Product Name,Input Image Urls\n1,a,http://a.example/1\n")
+    given = ["submit", str(catalogue), "--claim", "c", "--dry-run", "-o", "json", "--widths"]
+    made = CliRunner().invoke(main, [*given, "320,640"])
+    assert '"widths": [\n' in made.output
+    assert "640" in made.output
+    refused = CliRunner().invoke(main, [*given, "320;640"])
+    assert refused.exit_code == 2
+    assert (
+        "'320;640': numbers of pixels, separated by commas, such as 320,640,1280" in refused.output
+    )
 
 
 def test_options_win_over_the_template() -> None:

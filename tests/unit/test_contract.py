@@ -36,9 +36,9 @@ def test_job_names_are_stable_and_apart() -> None:
 
 
 def test_names_of_objects_and_documents() -> None:
-    path = names.image_object("http://a.example/ä", "jpg", "w300")
-    assert re.fullmatch(r"compressed_images/([0-9a-f]{2})/\1[0-9a-f]{62}-w300\.jpg", path)
-    assert path == names.image_object("http://a.example/ä", "jpg", "w300")
+    path = names.image_object("http://a.example/ä", "jpg", 300)
+    assert re.fullmatch(r"compressed_images/([0-9a-f]{2})/\1[0-9a-f]{62}-300w\.jpg", path)
+    assert path == names.image_object("http://a.example/ä", "jpg", 300)
     assert path != names.image_object("http://a.example/ä", "jpg")
     documents = {
         names.image_document(*key)

@@ -19,6 +19,7 @@ from imageprocessing_worker.finalize import Finished, finalize, read_done
 from imageprocessing_worker.formulas import restore
 from imageprocessing_worker.plan import make_plan
 from imageprocessing_worker.records import open_records
+from imageprocessing_worker.results import Made
 from imageprocessing_worker.source import open_source
 from imageprocessing_worker.stores import Store, beside, open_store
 from imageprocessing_worker.stores.folder import FolderStore
@@ -327,7 +328,12 @@ def test_nothing_is_finished_without_a_plan(tmp_path: Path) -> None:
     assert (caught.value.reason, caught.value.transient) == (Reason.NOT_PLANNED, False)
 
 
-def again(task: Task, request_id: str, failing: dict[str, tuple[str, str]]) -> Store:
+def again(
+    task: Task,
+    request_id: str,
+    failing: dict[str, tuple[str, str]],
+    variants: tuple[Made, ...] = (),
+) -> Store:
     """Does the failures of the task's request in a request of its own."""
     later = msgspec.structs.replace(
         replaced(task, request_id),
@@ -336,7 +342,7 @@ def again(task: Task, request_id: str, failing: dict[str, tuple[str, str]]) -> S
     )
     store = open_store(later.output)
     plan = make_plan(later, store, open_source(later, {}, ""))
-    commit(store, plan, 0, failing)
+    commit(store, plan, 0, failing, variants)
     return finished(later)[0]
 
 
@@ -445,6 +451,88 @@ def test_formulas_are_neutralized_in_the_processed_csv_only(tmp_path: Path, deli
     third = again(replaced(task, "second"), "third", {})
     expected[4][5] = out(U[4], "third")
     assert cells_of(processed(third, "third"), delimiter) == expected
+
+
+def with_widths(task: Task, *widths: int) -> Task:
+    compression = msgspec.structs.replace(task.compression, widths=widths)
+    return msgspec.structs.replace(task, compression=compression)
+
+
+def at(url: str, width: int, request_id: str = "spring") -> str:
+    return f"out/{request_id}/{names.image_object(url, 'jpg', width)}"
+
+
+WIDTHS = ["Output Image Urls", "Output Image Urls 640w", "Output Image Urls 320w"]
+
+
+def test_each_width_has_a_column(tmp_path: Path) -> None:
+    """In the order that was asked for; an image that is no wider stands there itself."""
+    rows = [["1", "x", ",".join(U[:3])], ["2", "", U[3]], ["3", "z", U[4]]]
+    task = with_widths(make_task(tmp_path, invalid_rows="Skip"), 640, 320)
+    store, plan = planned(task, csv_of(rows))
+    commit(store, plan, 0, {U[1]: HTTP, U[4]: HTTP}, (Made(320, 7),))
+    _, end = finished(task)
+    images = f"{out(U[0])},,{out(U[2])}"
+    assert cells_of(processed(store)) == [
+        ["Serial Number", "Product Name", "Input Image Urls", *WIDTHS],
+        [*rows[0], images, images, f"{at(U[0], 320)},,{at(U[2], 320)}"],
+        [*rows[1], "", "", ""],
+        [*rows[2], "", "", ""],
+    ]
+    # Bytes are of the images, which are what was there before.
+    assert (end.done.bytes.original, end.done.bytes.compressed) == (200, 80)
+    assert b"Narrower variants" in (store.read(names.REPORT_HTML) or b"")
+
+
+def test_columns_of_an_earlier_request_are_replaced(tmp_path: Path) -> None:
+    header = ["output image urls 640W", "Serial Number", "Product Name", "Input Image Urls"]
+    header += ["Output Image Urls 9", "Output Image Urls"]
+    task = make_task(tmp_path)
+    store, plan = planned(task, csv_of([["old", "1", "x", U[0], "mine", "old"]], header))
+    commit(store, plan, 0, {})
+    finished(task)
+    assert cells_of(processed(store)) == [
+        ["Serial Number", "Product Name", "Input Image Urls", "Output Image Urls 9", WIDTHS[0]],
+        ["1", "x", U[0], "mine", out(U[0])],
+    ]
+
+
+@pytest.mark.parametrize("formulas", ["Keep", "Neutralize"])
+@pytest.mark.parametrize(
+    ("first", "second"), [((320,), (320,)), ((), (320,)), ((640, 320), ()), ((640,), (320, 640))]
+)
+def test_failures_of_a_request_with_other_widths(
+    tmp_path: Path, first: tuple[int, ...], second: tuple[int, ...], formulas: str
+) -> None:
+    """What an image has no variant of stays empty, in its place."""
+    rows = [["1", "x", ",".join(U[:3])], ["2", "", U[3]], ["3", "z", U[4]], ["4", "v", U[5]]]
+    task = make_task(tmp_path, invalid_rows="Skip", formulas=formulas)
+    one = with_widths(task, *first)
+    store, plan = planned(one, csv_of(rows))
+    commit(store, plan, 0, {U[1]: HTTP, U[4]: HTTP}, tuple(Made(w, 7) for w in first))
+    finished(one)
+    later = again(with_widths(task, *second), "later", {}, tuple(Made(w, 7) for w in second))
+    columns = [*first, *(width for width in second if width not in first)]
+
+    def urls(*numbers: int) -> list[str]:
+        found = [[out(U[n], "later" if n in (1, 4) else "spring") for n in numbers]]
+        for width in columns:
+            made = [(n, "later" if n in (1, 4) else "spring") for n in numbers]
+            found.append(
+                [
+                    at(U[n], width, which) if width in (first, second)[which == "later"] else ""
+                    for n, which in made
+                ]
+            )
+        return [",".join(cell) for cell in found]
+
+    assert cells_of(processed(later, "later")) == [
+        ["Serial Number", "Product Name", "Input Image Urls", *names.output_columns(columns)],
+        [*rows[0], *urls(0, 1, 2)],
+        [*rows[1], *[""] * (1 + len(columns))],
+        [*rows[2], *urls(4)],
+        [*rows[3], *urls(5)],
+    ]
 
 
 def test_failures_of_the_longest_record(tmp_path: Path) -> None:

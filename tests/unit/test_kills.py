@@ -67,7 +67,8 @@ class Request:
         self._images, self._shards = images, shards
         task = make_task(root, images_per_shard=images // shards)
         one_by_one = msgspec.structs.replace(task.download, max_connections_per_host=1)
-        self.task = msgspec.structs.replace(task, download=one_by_one)
+        variants = msgspec.structs.replace(task.compression, widths=(60,))
+        self.task = msgspec.structs.replace(task, download=one_by_one, compression=variants)
         self.asked: set[bytes] = set()
 
     def copy(self, root: Path) -> Request:
@@ -115,7 +116,7 @@ class Request:
         del plan["catalogue_version"]
         assert self.task.output.sqlite
         with sqlite3.connect(self.task.output.sqlite) as connection:
-            for table in (names.TABLE_IMAGES, names.COLLECTION_REQUESTS):
+            for table in (names.TABLE_IMAGES, names.TABLE_VARIANTS, names.COLLECTION_REQUESTS):
                 rows = connection.execute(f"SELECT * FROM {table} ORDER BY 1")
                 found[table] = rows.fetchall()
         return found | {names.PLAN: plan}

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 from google.cloud import firestore as firestore_client
 from imageprocessing_contract import names
@@ -77,6 +78,20 @@ def test_many_images_in_one_put(records: tuple[Records, Rows, Rows]) -> None:
     assert images() == [
         (f"{n:05}", "spring", f"Müsli {n}", "http://a/?x", "o") for n in range(1_201)
     ]
+
+
+def test_variants_in_firestore(firestore: Firestore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A map of its own, which the document of an image without variants has not."""
+    for name, value in firestore.environment.items():
+        monkeypatch.setenv(name, value)
+    where = Where(project=firestore.project, database="(default)", collection="processed-images")
+    urls = {"320w": "o-320w", "640w": "o"}
+    varied = msgspec.structs.replace(image(1), variants=urls)
+    open_records(Output(path="", base_url="", firestore=where)).put_images([varied, image(2)])
+    images = firestore_client.Client(project=firestore.project).collection("processed-images")
+    one, two = (document.to_dict() for document in images.order_by("product_name").stream())
+    assert one == two | {"product_name": "Müsli 1", "variants": urls}
+    assert set(two) == set(FIELDS)
 
 
 def test_a_put_again_changes_nothing(records: tuple[Records, Rows, Rows]) -> None:

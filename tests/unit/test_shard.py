@@ -1,6 +1,7 @@
 """Shards as processes of their own, against a real server, folder and SQLite file."""
 
 import asyncio
+import io
 import os
 import shutil
 import signal
@@ -26,12 +27,13 @@ from imageprocessing_worker.records import NoRecords, open_records
 from imageprocessing_worker.shard import ShardRun
 from imageprocessing_worker.stores import Store, open_store
 from imageprocessing_worker.stores.folder import FolderStore
+from PIL import Image
 
 from tests import photos
 from tests.apiserver.kube import eventually
 from tests.unit.processes import GRACE, Ended, Worker, children_of, run
 from tests.unit.raw_server import Exchange, RawServer, served
-from tests.unit.tasks import committed, csv_of, make_task, outcomes, planned
+from tests.unit.tasks import cells_of, committed, csv_of, make_task, outcomes, planned
 
 PHOTO = next(photos.crops(1, 320, 240))[1]
 Step = Callable[[Exchange], Awaitable[None]]
@@ -113,6 +115,37 @@ def test_objects_records_and_commit(tmp_path: Path) -> None:
     ]
     assert isinstance(csv, bytes)
     assert left == []
+
+
+def test_variants_are_stored_and_recorded(tmp_path: Path) -> None:
+    """One download; 320 px are as wide as the image, which then stands for its variant."""
+    with served(photo) as server:
+        task = make_task(tmp_path)
+        compression = msgspec.structs.replace(task.compression, widths=(320, 160, 80))
+        task = msgspec.structs.replace(task, compression=compression)
+        url = f"{server.url}/1"
+        store, _ = planned(task, csv_of([["1", "a", url], ["2", "b", url]]))
+        finished(run(task, "shards"))
+        assert paths(server) == {"/1": 1}
+    done, _, objects, csv, _ = end_state(task)
+    image, *narrower = (names.image_object(url, "jpg", width) for width in (None, 160, 80))
+    assert isinstance(objects, dict)
+    assert set(objects) == {image, *narrower}
+    for path, width in zip(narrower, (160, 80), strict=True):
+        with Image.open(io.BytesIO(objects[path])) as opened:
+            assert opened.size == (width, width * 3 // 4)
+    assert isinstance(done, report.Done)
+    assert done.bytes.compressed == 2 * len(objects[image])
+    sizes = [(made.width, made.compressed) for made in committed(store, 0)[3, 0].variants]
+    assert sizes == [(160, len(objects[narrower[0]])), (80, len(objects[narrower[1]]))]
+    urls = [f"out/spring/{path}" for path in (image, image, *narrower)]
+    assert [row[3:] for row in cells_of(csv)[1:]] == [urls] * 2  # type: ignore[arg-type]
+    assert task.output.sqlite is not None
+    with sqlite3.connect(task.output.sqlite) as connection:
+        found = connection.execute("SELECT * FROM processed_image_variants").fetchall()
+    keys = [names.image_document("spring", serial, 0) for serial in "12"]
+    variants = zip(("320w", "160w", "80w"), urls[1:], strict=True)
+    assert sorted(found) == sorted((key, *one) for one in variants for key in keys)
 
 
 def test_a_shard_that_is_done_does_nothing(tmp_path: Path) -> None:

@@ -24,13 +24,17 @@ MAX_RECORD = 1 << 20
 """Bytes of one record; csv.reader would build a 200 MB cell in 393 MB of memory."""
 MAX_COPY = 64 * MAX_RECORD
 """Bytes of a record that the worker wrote: 1 MiB of short URLs has 90,000 output URLs."""
+_MAX_PROCESSED = 9 * MAX_COPY
+"""The same, with a column for each of eight widths."""
 
 _DELIMITERS = (",", ";", "\t")
 # A list ends one URL where a comma is followed by the next: Cloudinary's URLs hold commas.
 _NEXT_URL = re.compile(r",(?=\s*[A-Za-z][A-Za-z0-9+.-]*://)")
 _SECRET = re.compile(r"(://).*", re.DOTALL)
 _KNOWN = (names.COLUMN_SERIAL, names.COLUMN_PRODUCT, names.COLUMN_URLS)
-_REPLACED = (names.COLUMN_OUTPUT_URLS, names.COLUMN_REASON)
+_REPLACED = re.compile(
+    rf"\s*(?:{names.COLUMN_OUTPUT_URLS}(?: [0-9]+w)?|{names.COLUMN_REASON})\s*", re.IGNORECASE
+)
 
 # Lines bounds what csv.reader is given; its own bound is for all of the process.
 csv.field_size_limit(MAX_COPY)
@@ -97,7 +101,7 @@ class Catalogue:
         self._width = len(cells)
         self._urls_cell = find_column(cells, names.COLUMN_URLS, line)
         self._needed = 1 + max(find_column(cells, column, line) for column in _KNOWN)
-        self._kept = [i for i, cell in enumerate(cells) if not _is(cell, *_REPLACED)]
+        self._kept = [i for i, cell in enumerate(cells) if not _REPLACED.fullmatch(cell)]
         self._replaced = len(self._kept) < len(cells)
         kept = [cells[i] for i in self._kept]
         self.header = Header(
@@ -190,7 +194,7 @@ class Catalogue:
 
 def read_copy(chunks: Iterable[bytes], delimiter: str) -> Iterator[list[str]]:
     """Records of a CSV that the worker wrote itself; raises CatalogueError."""
-    lines = Lines(chunks, MAX_COPY)
+    lines = Lines(chunks, _MAX_PROCESSED)
     reader = csv.reader(lines, delimiter=delimiter)
     while True:
         line = lines.begin_record()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 from imageprocessing_contract.request import Compression
+from PIL import Image
 
 from imageprocessing_worker import (
     colour,
@@ -14,7 +15,7 @@ from imageprocessing_worker import (
     picture,
     similarity,
 )
-from imageprocessing_worker.encoded import Encoded, Refused
+from imageprocessing_worker.encoded import Encoded, Refused, Variant
 from imageprocessing_worker.formats import UnusableImage
 from imageprocessing_worker.picture import Picture
 
@@ -37,8 +38,8 @@ def compress(
         opened.sampled = sample and not opened.animated
         if compression.format == "Original":
             name = opened.name
-            data, size, unchanged = original.keep(opened, compression, max_pixels)
-            encoded = _encoded(data, name, size, unchanged=unchanged)
+            data, size, unchanged, variants = original.keep(opened, compression, max_pixels)
+            encoded = _encoded(data, name, size, variants, unchanged=unchanged)
         else:
             name = _OUTPUTS[compression.format]
             encoded = _convert(opened, compression)
@@ -62,16 +63,16 @@ def _convert(opened: Picture, compression: Compression) -> Encoded:
     extras = picture.extras(opened, compression)
     image, embedded = picture.render(opened, opened.image, size, profile, background)
     crops.note(opened, image, embedded)
-    quality = compression.quality or encode.QUALITY[name]
-    if compression.target_ssim_permille is not None:
-        quality = similarity.smallest_quality(image, name, compression.target_ssim_permille)
-    data = encode.encode(
-        image,
-        name,
-        quality,
-        msgspec.structs.replace(extras, profile=embedded),
-        progressive=compression.progressive,
-    )
+    extras = msgspec.structs.replace(extras, profile=embedded)
+    data = _encode(image, name, compression, extras)
+    sizes = [
+        picture.fit(opened.size, settings)
+        for settings in picture.narrower(opened, compression).values()
+    ]
+    variants = [
+        Variant(narrow.width, _encode(narrow, name, compression, extras))
+        for narrow in picture.scaled_down(image, sizes)
+    ]
     if (
         compression.keep_original_if_smaller
         and opened.name == name
@@ -83,18 +84,28 @@ def _convert(opened: Picture, compression: Compression) -> Encoded:
     ):
         kept = original.without_metadata(opened, compression, profile)
         if kept is not None and len(kept) <= len(data):
-            return _encoded(kept, name, size, unchanged=True)
+            return _encoded(kept, name, size, variants, unchanged=True)
     warning = original.first_only(opened) if opened.animated else None
-    return _encoded(data, name, size, warning=warning)
+    return _encoded(data, name, size, variants, warning=warning)
+
+
+def _encode(
+    image: Image.Image, name: str, compression: Compression, extras: encode.Extras
+) -> bytes:
+    quality = compression.quality or encode.QUALITY[name]
+    if compression.target_ssim_permille is not None:
+        quality = similarity.smallest_quality(image, name, compression.target_ssim_permille)
+    return encode.encode(image, name, quality, extras, progressive=compression.progressive)
 
 
 def _encoded(
     data: bytes,
     name: str,
     size: tuple[int, int],
+    variants: list[Variant],
     *,
     unchanged: bool = False,
     warning: str | None = None,
 ) -> Encoded:
     extension, content_type = formats.FILES[name]
-    return Encoded(data, extension, content_type, *size, unchanged, warning)
+    return Encoded(data, extension, content_type, *size, unchanged, warning, variants)

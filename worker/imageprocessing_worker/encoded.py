@@ -14,6 +14,13 @@ class Crops(msgspec.Struct, frozen=True):
     after: bytes
 
 
+class Variant(msgspec.Struct, frozen=True, array_like=True):
+    """The same image so many pixels wide, in the same format."""
+
+    width: int
+    data: bytes
+
+
 class Encoded(msgspec.Struct, frozen=True, tag=True):
     """An image as it is stored; width and height in pixels."""
 
@@ -25,6 +32,8 @@ class Encoded(msgspec.Struct, frozen=True, tag=True):
     unchanged: bool
     """The original was kept: its coded pixels are these, at most its metadata is gone."""
     warning: str | None
+    variants: list[Variant] = []
+    """One for each of the widths asked for that is below its own."""
     crops: Crops | str | None = None
     """Where they were asked for; words where they could not be made."""
 

@@ -100,6 +100,7 @@ def _write_files(task: Task, plan: Plan, store: Store, totals: Tally) -> None:
             processed=processed,
             failed=failed,
             formulas=task.formulas,
+            widths=task.compression.widths,
             whole=whole,
         ).write()
 
@@ -121,6 +122,7 @@ def _whole_catalogue(task: Task, plan: Plan) -> WholeCatalogue | None:
     return WholeCatalogue(
         earlier.chunks(names.processed_csv(task.failures_of)),
         plan.dialect,
+        names.output_columns(task.compression.widths),
         task.formulas,
         earlier.url("").removesuffix(task.failures_of),
     )
@@ -138,9 +140,11 @@ class _Files:
         processed: CheckedFile,
         failed: CheckedFile,
         formulas: Formulas,
+        widths: tuple[int, ...],
         whole: WholeCatalogue | None,
     ) -> None:
         self._plan, self._store, self._totals, self._whole = plan, store, totals, whole
+        self._widths, self._no_urls = widths, [""] * (1 + len(widths))
         self._processed = _csv_file(processed, plan.dialect, formulas)
         # A catalogue again, so always as it came.
         self._failed = _csv_file(failed, plan.dialect, "Keep")
@@ -150,7 +154,7 @@ class _Files:
         if self._whole:
             self._processed.row(self._whole.columns)
         else:
-            self._processed.row([*columns, names.COLUMN_OUTPUT_URLS])
+            self._processed.row([*columns, *names.output_columns(self._widths)])
         self._failed.row([*columns, names.COLUMN_REASON])
         for row, found in self._rows():
             self._row(row, found)
@@ -184,22 +188,21 @@ class _Files:
 
     def _row(self, row: Row, found: _Results) -> None:
         product = self._plan.header.product
-        outputs: list[str] = []
+        outputs: list[list[str]] = []
         failed: list[tuple[str, str]] = []
         for position, url in enumerate(row.urls):
             result = found.take((row.line, position))
             self._totals.add(row.line, row.cells[product], url, result)
-            if result.object is not None:
-                outputs.append(self._store.url(result.object))
-            else:
-                outputs.append("")
+            outputs.append(results.output_urls(self._store, url, result, self._widths))
+            if result.object is None:
                 failed.append((url, f"{result.reason}: {result.message}"))
         if self._whole:
             serial = row.cells[self._plan.header.serial].strip()
             for cells in self._whole.through(serial, row.urls, outputs):
                 self._processed.row(cells)
         else:
-            self._processed.row([*row.cells, ",".join(outputs)])
+            lists = map(",".join, zip(*outputs, strict=True)) if outputs else self._no_urls
+            self._processed.row([*row.cells, *lists])
         if failed:
             cells = list(row.cells)
             cells[self._plan.header.urls] = ",".join(url for url, _ in failed)

@@ -9,6 +9,7 @@ from imageprocessing_contract.request import Compression
 from PIL import Image
 
 from imageprocessing_worker import colour, crops, encode, metadata, picture
+from imageprocessing_worker.encoded import Variant
 from imageprocessing_worker.picture import Picture
 
 # Where Pillow holds a TIFF's samples exactly as they are, bits of one of them.
@@ -32,22 +33,47 @@ def without_metadata(
 
 def keep(
     opened: Picture, compression: Compression, max_pixels: int
-) -> tuple[bytes, tuple[int, int], bool]:
-    """Format Original: the bytes, width and height, and whether the coded pixels are the same."""
+) -> tuple[bytes, tuple[int, int], bool, list[Variant]]:
+    """Format Original: bytes, width and height, whether the coded pixels are the same, variants."""
     picture.decode(opened, compression)
     profile = colour.usable_profile(opened.image)
     size = picture.fit(opened.size, compression)
+    narrower = picture.narrower(opened, compression)
+    data, unchanged = None, False
     if size == opened.size and opened.orientation == 1:
-        kept = without_metadata(opened, compression, profile)
-        if kept is not None:
-            smaller = _optimised(opened, kept, profile)
-            return (smaller, size, False) if smaller else (kept, size, True)
+        data, unchanged = _as_it_is(opened, compression, profile)
+    if data is not None and not narrower:
+        return data, size, unchanged, []
+    extras = msgspec.structs.replace(picture.extras(opened, compression), profile=profile)
+    if data is None:
+        data = _anew(opened, compression, max_pixels, extras)
+    opened.sampled = False  # crops show the image, not its variants
+    variants = [
+        Variant(width, _anew(opened, settings, max_pixels, extras))
+        for width, settings in narrower.items()
+    ]
+    return data, size, unchanged, variants
+
+
+def _as_it_is(
+    opened: Picture, compression: Compression, profile: bytes | None
+) -> tuple[bytes | None, bool]:
+    """The original without its metadata, where that can be had, and whether it is the smallest."""
+    kept = without_metadata(opened, compression, profile)
+    smaller = None if kept is None else _optimised(opened, kept, profile)
+    return smaller or kept, kept is not None and not smaller
+
+
+def _anew(
+    opened: Picture, compression: Compression, max_pixels: int, extras: encode.Extras
+) -> bytes:
+    """A decoded picture encoded in its own format; `extras` are its own."""
     if opened.animated:
-        return _frames(opened, compression, max_pixels, profile)
-    extras = picture.extras(opened, compression)
-    image, embedded = picture.render(opened, opened.image, size, profile, None)
+        return _frames(opened, compression, max_pixels, extras)
+    size = picture.fit(opened.size, compression)
+    image, embedded = picture.render(opened, opened.image, size, extras.profile, None)
     crops.note(opened, image, embedded)
-    data = encode.encode(
+    return encode.encode(
         image,
         opened.name,
         encode.ORIGINAL_QUALITY.get(opened.name, 0),
@@ -55,7 +81,6 @@ def keep(
         progressive=compression.progressive,
         lossless=_is_lossless_webp(opened),
     )
-    return data, size, False
 
 
 def _is_lossless_webp(opened: Picture) -> bool:
@@ -95,10 +120,9 @@ def _optimised_tiff(opened: Picture, profile: bytes | None) -> bytes | None:
 
 
 def _frames(
-    opened: Picture, compression: Compression, max_pixels: int, profile: bytes | None
-) -> tuple[bytes, tuple[int, int], bool]:
+    opened: Picture, compression: Compression, max_pixels: int, extras: encode.Extras
+) -> bytes:
     """An animation, or pages, each frame made anew at its new size."""
-    extras = picture.extras(opened, compression)
     sizes = _sizes(opened, max_pixels)
     embedded = None
     frames: list[Image.Image] = []
@@ -108,10 +132,10 @@ def _frames(
             opened.image.seek(number)
             opened.image.load()
         size = picture.fit(full, compression)
-        image, embedded = picture.render(opened, opened.image, size, profile, None)
+        image, embedded = picture.render(opened, opened.image, size, extras.profile, None)
         durations.append(opened.image.info.get("duration", 0))
         frames.append(image)
-    data = encode.encode_frames(
+    return encode.encode_frames(
         frames,
         opened.name,
         encode.ORIGINAL_QUALITY.get(opened.name, 0),
@@ -120,7 +144,6 @@ def _frames(
         loop=opened.image.info.get("loop"),
         lossless=_is_lossless_webp(opened),
     )
-    return data, frames[0].size, False
 
 
 def _sizes(opened: Picture, max_pixels: int) -> list[tuple[int, int]]:

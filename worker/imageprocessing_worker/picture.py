@@ -6,7 +6,7 @@ import io
 import math
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import msgspec
@@ -39,6 +39,9 @@ MAX_SCANS = 100
 # and look worse: SSIM 0.962 against full decoding and Lanczos, instead of 0.996.
 _DRAFT_GAP = 1.5
 _REDUCING_GAP = 2.0
+# The same of variants, which are made of one another: 320 px out of 640 instead of 2,000 is as
+# good (SSIM 0.996 both) and takes a third.
+_VARIANT_GAP = 1.5
 # 500 to 256 px in 1.7 ms; Lanczos takes 2.5 for SSIM 0.998, Hamming 1.1 for 0.992. In a JPEG of
 # quality 50 that is 0.884, 0.886 and 0.881; only Hamming can be seen in lossless formats.
 _RESAMPLING = Image.Resampling.BICUBIC
@@ -207,7 +210,7 @@ def render(
         image, profile = colour.to_srgb(image, profile), None
     stored = _as_stored(picture, size)
     if image.size != stored:
-        image = image.resize(stored, _RESAMPLING, reducing_gap=_REDUCING_GAP)
+        image = resize(image, stored)
     if picture.name != "TIFF" and picture.orientation in exif.TRANSPOSE:
         image = image.transpose(exif.TRANSPOSE[picture.orientation])
     if image.mode in ("LA", "RGBA") and image.getchannel("A").getextrema() == (255, 255):
@@ -223,6 +226,20 @@ def render(
         # Encoders ask it for its other frames, and would write those as well.
         image = image.copy() if picture.animated else image
     return image, profile
+
+
+def resize(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """Pixels of 8 bit at another width and height."""
+    return image.resize(size, _RESAMPLING, reducing_gap=_REDUCING_GAP)
+
+
+def scaled_down(image: Image.Image, sizes: Iterable[tuple[int, int]]) -> list[Image.Image]:
+    """The picture at each of these smaller sizes, the largest first."""
+    made = [image]
+    for size in sorted(sizes, reverse=True):
+        enough = [one for one in made if one.width >= size[0] * _VARIANT_GAP]
+        made.append(resize(enough[-1] if enough else image, size))
+    return made[1:]
 
 
 def lay_on(image: Image.Image, background: str) -> Image.Image:
@@ -279,6 +296,16 @@ def fit(size: tuple[int, int], compression: Compression) -> tuple[int, int]:
         (compression.max_height or height) / height,
     )
     return max(1, round(width * scale)), max(1, round(height * scale))
+
+
+def narrower(picture: Picture, compression: Compression) -> dict[int, Compression]:
+    """How to make the variants, by their widths: those below the width of the image itself."""
+    width = fit(picture.size, compression)[0]
+    return {
+        wanted: msgspec.structs.replace(compression, max_width=wanted)
+        for wanted in compression.widths
+        if wanted < width
+    }
 
 
 def middle(image: Image.Image, side: int) -> Image.Image:

@@ -13,7 +13,7 @@ from imageprocessing_worker.children import Codec
 from imageprocessing_worker.download import Downloader, DownloadFailure
 from imageprocessing_worker.encoded import Encoded, Refused
 from imageprocessing_worker.host import Attempt, Failed
-from imageprocessing_worker.results import Result
+from imageprocessing_worker.results import Made, Result
 from imageprocessing_worker.schedule import Schedule
 from imageprocessing_worker.window import GROW_SECONDS, Window
 from imageprocessing_worker.work import Packed, Work, unpack
@@ -49,14 +49,15 @@ class Pipeline:
         *,
         downloader: Downloader,
         codec: Codec,
-        upload: Callable[[str, Encoded], Awaitable[object]],
+        upload: Callable[[str, bytes, str], Awaitable[object]],
         is_sampled: Callable[[str], bool],
         keep_sample: Callable[[Work, int, Encoded], None],
         record: Callable[[Work, Result], None],
         clock: Clock,
         room: asyncio.Event,
     ) -> None:
-        """`upload` stores an object under a path; `record` is told what became of each URL.
+        """`upload` stores bytes of a content type under a path; `record` is told what became of
+        each URL.
 
         Of those that `is_sampled` names `keep_sample` gets the size of the original in bytes
         and, beside the image, its crops.
@@ -163,12 +164,20 @@ class Pipeline:
                 self._record(work, refused)
                 return
             path = names.image_object(work.url, encoded.extension)
-            self._uploads += 1
+            variants = [
+                (names.image_object(work.url, encoded.extension, one.width), one.data)
+                for one in encoded.variants
+            ]
+            files = 1 + len(variants)
+            self._uploads += files
             self._wake.set()
-            await self._upload(path, encoded)
+            await self._upload(path, encoded.data, encoded.content_type)
+            if variants:
+                more = (self._upload(*one, encoded.content_type) for one in variants)
+                await asyncio.gather(*more)
             if sample:
                 self._keep_sample(work, original, encoded)
-            self._uploads -= 1
+            self._uploads -= files
         stored = Result(
             line=0,
             position=0,
@@ -178,6 +187,7 @@ class Pipeline:
             unchanged=encoded.unchanged,
             message=encoded.warning,
             milliseconds=took,
+            variants=tuple(Made(one.width, len(one.data)) for one in encoded.variants),
         )
         self._record(work, stored)
 

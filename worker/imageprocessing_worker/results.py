@@ -17,6 +17,13 @@ Place = tuple[int, int]
 """A row's line in the source, and the position of a URL in its list, from 0."""
 
 
+class Made(msgspec.Struct, frozen=True, array_like=True):
+    """A variant that is stored: its width in pixels, its size in bytes."""
+
+    width: int
+    compressed: int
+
+
 class Result(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """One image of one row: `object` is set where it succeeded, `reason` where it failed."""
 
@@ -31,11 +38,29 @@ class Result(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     transient: bool = False
     milliseconds: int = msgspec.field(default=0, name="ms")
     """Of the last attempt to fetch it; 0 where there was none, or at another place of its URL."""
+    variants: tuple[Made, ...] = ()
+    """Of a width for which there is none, the image itself is no wider."""
 
     @property
     def place(self) -> Place:
         """Where the image stands in the catalogue."""
         return (self.line, self.position)
+
+
+def output_urls(store: Store, url: str, result: Result, widths: Iterable[int]) -> list[str]:
+    """Where the image of a URL is found, and then its variants, one for each of the widths.
+
+    Empty strings where it failed.
+    """
+    image = "" if result.object is None else store.url(result.object)
+    urls = [image]
+    for width in widths:
+        if any(made.width == width for made in result.variants):
+            extension = (result.object or "").rpartition(".")[2]
+            urls.append(store.url(names.image_object(url, extension, width)))
+        else:
+            urls.append(image)
+    return urls
 
 
 _encoder = msgspec.json.Encoder()

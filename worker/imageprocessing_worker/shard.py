@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, ParamSpec, TypeVar
@@ -159,8 +159,8 @@ class ShardRun:
             chance=random.random,
         )
 
-    async def _upload(self, path: str, image: Encoded) -> None:
-        await self._blocking(self._store.add, path, image.data, image.content_type)
+    async def _upload(self, path: str, data: bytes, content_type: str) -> None:
+        await self._blocking(self._store.add, path, data, content_type)
 
     def _keep_sample(self, work: Work, original: int, image: Encoded) -> None:
         """Its crops go out with the next checkpoint, which has its result, too."""
@@ -213,16 +213,10 @@ class ShardRun:
             self._store_sample(one)
         self._records.put_images(
             [
-                ImageRecord(
-                    key=names.image_document(self._task.request_id, image.serial, image.position),
-                    request_id=self._task.request_id,
-                    product_name=image.product,
-                    input_url=work.url,
-                    output_url=self._store.url(result.object),
-                )
+                record
                 for work, result in fresh
                 if result.object is not None
-                for image in work.images
+                for record in self._image_records(work, result)
             ]
         )
         text = results.encode(
@@ -241,6 +235,19 @@ class ShardRun:
             written = self._store.create(path, text, "application/jsonl")
             self._parts += 1
         self._texts.append(text)
+
+    def _image_records(self, work: Work, result: Result) -> Iterator[ImageRecord]:
+        widths = self._task.compression.widths
+        output_url, *variants = results.output_urls(self._store, work.url, result, widths)
+        for image in work.images:
+            yield ImageRecord(
+                key=names.image_document(self._task.request_id, image.serial, image.position),
+                request_id=self._task.request_id,
+                product_name=image.product,
+                input_url=work.url,
+                output_url=output_url,
+                variants=dict(zip(map(names.variant, widths), variants, strict=True)),
+            )
 
     def _store_sample(self, one: sample.Sample) -> None:
         """Without it the report shows an image less, which is no reason to fail."""

@@ -51,6 +51,7 @@ class Tally:
     def __init__(self) -> None:
         self.succeeded = self.unchanged = 0
         self.original = self.compressed = 0
+        self.variants = self.variant_bytes = 0
         self.failed_shards = 0
         self.before, self.after = [0] * 64, [0] * 64
         self.reasons: dict[str, int] = {}
@@ -80,6 +81,9 @@ class Tally:
             self.compressed += compressed
             self.before[original.bit_length()] += 1
             self.after[compressed.bit_length()] += 1
+            for made in result.variants:
+                self.variants += 1
+                self.variant_bytes += made.compressed
             return
         host.failed += 1
         reason, message = result.reason or "", result.message or ""

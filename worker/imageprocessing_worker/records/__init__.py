@@ -18,6 +18,8 @@ class ImageRecord(msgspec.Struct, frozen=True):
     product_name: str
     input_url: str
     output_url: str
+    variants: dict[str, str] = {}
+    """URLs of its variants, by names.variant(): of a request with widths."""
 
 
 class RequestRecord(msgspec.Struct, frozen=True):

@@ -51,6 +51,8 @@ class FirestoreRecords:
             batch = self._client.batch()
             for record in records[start : start + _BATCH]:
                 fields: dict[str, Any] = msgspec.structs.asdict(record)
+                if not record.variants:
+                    del fields["variants"]
                 batch.set(self._images.document(fields.pop("key")), fields)
             with _errors():
                 batch.commit(retry=_RETRY, timeout=_TIMEOUT)

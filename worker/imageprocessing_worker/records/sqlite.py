@@ -18,6 +18,8 @@ _SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS {names.TABLE_IMAGES} (
     id TEXT PRIMARY KEY, request_id TEXT NOT NULL, product_name TEXT NOT NULL,
     input_url TEXT NOT NULL, output_url TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS {names.TABLE_VARIANTS} (
+    id TEXT NOT NULL, variant TEXT NOT NULL, output_url TEXT NOT NULL, PRIMARY KEY (id, variant));
 CREATE TABLE IF NOT EXISTS {names.COLLECTION_REQUESTS} (
     request_id TEXT PRIMARY KEY, status TEXT NOT NULL, csv_url TEXT NOT NULL,
     images INTEGER NOT NULL, succeeded INTEGER NOT NULL, failed INTEGER NOT NULL);
@@ -38,9 +40,13 @@ class SQLiteRecords:
 
     def put_images(self, records: Sequence[ImageRecord]) -> None:
         """See Records."""
-        sql = f"INSERT OR REPLACE INTO {names.TABLE_IMAGES} VALUES (?, ?, ?, ?, ?)"  # noqa: S608
+        images = f"INSERT OR REPLACE INTO {names.TABLE_IMAGES} VALUES (?, ?, ?, ?, ?)"  # noqa: S608
+        variants = f"INSERT OR REPLACE INTO {names.TABLE_VARIANTS} VALUES (?, ?, ?)"  # noqa: S608
         with self._transaction() as connection:
-            connection.executemany(sql, [msgspec.structs.astuple(r) for r in records])
+            connection.executemany(images, [msgspec.structs.astuple(r)[:-1] for r in records])
+            connection.executemany(
+                variants, [(r.key, *variant) for r in records for variant in r.variants.items()]
+            )
 
     def begin_request(self, record: RequestRecord) -> None:
         """See Records."""
