@@ -23,6 +23,8 @@ _SHARDS_AT_ONCE = 2
 
 Progress = Callable[[str, int, int], None]
 """Called with the step, and how many of its parts are done of how many."""
+Again = Callable[[str, int, int], None]
+"""Called with why a step failed, which attempt comes next, and how many there are."""
 
 
 class StepFailedError(Exception):
@@ -41,9 +43,10 @@ class LocalRun:
     """One request in one folder; running it again goes on where it was."""
 
     def __init__(
-        self, request: LocalRequest, folder: Path, allowed_networks: Sequence[str]
+        self, request: LocalRequest, folder: Path, allowed_networks: Sequence[str], again: Again
     ) -> None:
         spec = request.spec
+        self._again = again
         self._request, self._mount = request, request.mount
         self._task = Task(
             step="plan",
@@ -108,7 +111,9 @@ class LocalRun:
     def _step(self, step: Step, index: int = 0) -> Report:
         tries = self._request.spec.sharding.retries_per_shard + 1
         message, found = "", None
-        for _ in range(tries):
+        for attempt in range(1, tries + 1):
+            if message:
+                self._again(message, attempt, tries)
             code, found, log = self._process(step, index)
             if code == report.EXIT_INTERRUPTED:
                 raise Interrupted

@@ -20,6 +20,8 @@ MAX_URL = 2048
 """Characters of a URL: what servers, proxies and CDNs agree to take."""
 MAX_HOST = 253
 """Characters of a name in the DNS (RFC 1035, section 2.3.4)."""
+NOT_PUBLIC = "not a public address"
+"""What each refusal begins with that an allowed network would lift."""
 MAX_PORT = 65535
 
 
@@ -130,10 +132,10 @@ class Guard:
         try:
             self._policy.check_address(address)
         except BlockedAddressError as refused:
-            return f"not a public address: {refused.reason}"
+            return f"{NOT_PUBLIC}: {refused.reason}"
         if not _isatap(address) or any(address in n for n in self._policy.allowed_networks):
             return None
-        return "not a public address: its interface identifier is ISATAP (RFC5214)"
+        return f"{NOT_PUBLIC}: its interface identifier is ISATAP (RFC5214)"
 
 
 def _isatap(address: IPv4Address | IPv6Address) -> bool:

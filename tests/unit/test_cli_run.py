@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 import sqlite3
 import subprocess
 import sys
@@ -168,12 +169,14 @@ def test_failed(
 def test_an_outage_is_reported_row_by_row(tmp_path: Path, server: Photos) -> None:
     """No host can be reached: the shard fails each time, and finalize says why."""
     rows = ["http://nowhere.invalid/0.jpg", "http://nowhere.invalid/1.jpg"]
-    patience = {"download": {"retries": 0}, "sharding": {"retriesPerShard": 0}}
+    patience = {"download": {"retries": 0}, "sharding": {"retriesPerShard": 1}}
     command = [manifest(tmp_path, **patience), "--csv", catalogue(tmp_path, *rows)]
     ended = ipr(*command, "--output", tmp_path / "out")
     assert ended.returncode == 1
     assert "AllImagesFailed: 0 of 2 images done, 2 failed (failed shards: 1)" in ended.stdout
     assert "line 3: http://nowhere.invalid/1.jpg: NameNotResolved" in ended.stdout
+    # Whoever waits sees why; an outage may take minutes.
+    assert re.fullmatch(r"ShardFailed: .*; trying again \(2 of 2\)\n", ended.stderr)
 
 
 def test_config_map_in_the_same_file(tmp_path: Path, server: Photos) -> None:
@@ -246,5 +249,9 @@ def test_private_networks_are_refused_by_default(tmp_path: Path, server: Photos)
     file = catalogue(tmp_path, f"{server.base}/0.jpg")
     ended = ipr(manifest(tmp_path), "--csv", file, "--output", tmp_path / "out")
     assert ended.returncode == 1
-    assert "loopback" in (ended.stdout + ended.stderr).lower()
+    assert "loopback" in ended.stderr.lower()
+    assert ended.stderr.endswith(
+        "\nPrivate addresses are allowed with --allow-network CIDR.\n"
+        f"Every error with its line: ipr validate {file}\n"
+    )
     assert server.asked == []

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 from imageprocessing_contract import names
+from imageprocessing_contract.guard import NOT_PUBLIC
 from imageprocessing_contract.reasons import ImageReason, Reason
 from imageprocessing_contract.report import Report
 from imageprocessing_operator.conditions import Phase
@@ -31,6 +32,7 @@ _WORDS = {
     "shards": "Processing",
     "finalize": "Writing the results",
 }
+_ALLOWED = "Private addresses are allowed with --allow-network CIDR."
 
 
 @click.command()
@@ -58,7 +60,12 @@ def run(file: Path, folder: Path, csv: Path | None, allowed: tuple[str, ...]) ->
     """
     console = Console(stderr=True)
     request = read_local_request(file, csv)
-    local = LocalRun(request, _writable(folder.resolve()), allowed)
+
+    def again(failure: str, attempt: int, attempts: int) -> None:
+        said = f"{failure}; trying again ({attempt} of {attempts})"
+        console.print(said, markup=False, highlight=False, soft_wrap=True)
+
+    local = LocalRun(request, _writable(folder.resolve()), allowed, again)
     try:
         with Progress(
             TextColumn("{task.description}"),
@@ -81,6 +88,8 @@ def run(file: Path, folder: Path, csv: Path | None, allowed: tuple[str, ...]) ->
             message = "holds results of another catalogue or manifest; give another --output"
             raise UsageError(f"{folder.resolve()} {message}, or remove it") from error
         click.echo(f"Failed: {error}", err=True)
+        if failure and failure.reason == Reason.CATALOGUE_INVALID:
+            _say_how_to_mend(failure.message, csv)
         sys.exit(EXIT_FAILED)
     except (Interrupted, KeyboardInterrupt):
         click.echo("Interrupted; run the same command again to go on.", err=True)
@@ -94,6 +103,13 @@ def run(file: Path, folder: Path, csv: Path | None, allowed: tuple[str, ...]) ->
         sys.exit(EXIT_FAILED)
     if outcome.ready.reason == Reason.PARTIALLY_SUCCEEDED:
         sys.exit(EXIT_PARTLY)
+
+
+def _say_how_to_mend(message: str, csv: Path | None) -> None:
+    if NOT_PUBLIC in message:
+        click.echo(_ALLOWED, err=True)
+    if csv:
+        click.echo(f"Every error with its line: ipr validate {csv}", err=True)
 
 
 def _writable(folder: Path) -> Path:
@@ -127,6 +143,6 @@ def _say(report: Report, outcome: Phase, folder: Path, request_id: str) -> None:
         lines.append(f"  Failed   {folder / names.FAILED_CSV}")
         lines += [f"    line {f.line}: {f.url}: {f.reason}: {f.message}" for f in done.failures]
         if any(f.reason == ImageReason.ADDRESS_NOT_ALLOWED for f in done.failures):
-            lines.append("  Private addresses are allowed with --allow-network CIDR.")
+            lines.append(f"  {_ALLOWED}")
         lines.append("  To try the failures again: --csv with that file, and another --output.")
     click.echo("\n".join(lines))
