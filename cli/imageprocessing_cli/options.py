@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from imageprocessing_cli import completing
 from imageprocessing_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -48,8 +49,19 @@ class Connection:
 def cluster_options(function: Function) -> Function:
     """Adds -n, --context and --kubeconfig; the function gets them as `connection`."""
 
-    @click.option("-n", "--namespace", metavar="NAME", help="Namespace; default the context's.")
-    @click.option("--context", metavar="NAME", help="Context of the kubeconfig.")
+    @click.option(
+        "-n",
+        "--namespace",
+        metavar="NAME",
+        help="Namespace; default the context's.",
+        shell_complete=completing.namespaces,
+    )
+    @click.option(
+        "--context",
+        metavar="NAME",
+        help="Context of the kubeconfig.",
+        shell_complete=completing.contexts,
+    )
     @click.option(
         "--kubeconfig",
         type=click.Path(dir_okay=False, path_type=Path),
@@ -62,6 +74,11 @@ def cluster_options(function: Function) -> Function:
         return function(connection=Connection(kubeconfig, context, namespace), **given)
 
     return command
+
+
+def request_argument(*, required: bool = True) -> Callable[[Function], Function]:
+    """Adds NAME, of a request."""
+    return click.argument("name", required=required, shell_complete=completing.requests)
 
 
 def output_option(*formats: str) -> Callable[[Function], Function]:

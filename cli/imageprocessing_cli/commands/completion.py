@@ -1,4 +1,4 @@
-"""ipr completion: the shell's completion of commands and options."""
+"""ipr completion: the shell's completion of commands, options and names."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ def completion(context: click.Context, shell: str) -> None:
     bash: echo 'source <(ipr completion bash)' >> ~/.bashrc
     zsh:  echo 'source <(ipr completion zsh)' >> ~/.zshrc
     fish: ipr completion fish > ~/.config/fish/completions/ipr.fish
+
+    `kubectl ipr` is completed by kubectl's own completion.
 
     Exit code: 0 printed, 2 usage.
     """

@@ -7,7 +7,7 @@ import sys
 import click
 from imageprocessing_contract import names
 
-from imageprocessing_cli.options import Connection, cluster_options
+from imageprocessing_cli.options import Connection, cluster_options, request_argument
 from imageprocessing_cli.picking import pick_pod
 
 _SILENCE = 4 * 3600
@@ -15,7 +15,7 @@ _SILENCE = 4 * 3600
 
 
 @click.command()
-@click.argument("name")
+@request_argument()
 @click.option("--shard", type=click.IntRange(min=0), help="Index of a shard, from 0.")
 @click.option("-f", "--follow", is_flag=True, help="Go on until the container ends.")
 @cluster_options

@@ -13,7 +13,7 @@ from imageprocessing_contract import names
 from imageprocessing_contract.request import Spec, output_path, parse_spec
 
 from imageprocessing_cli.errors import CommandError
-from imageprocessing_cli.options import Connection, cluster_options
+from imageprocessing_cli.options import Connection, cluster_options, request_argument
 from imageprocessing_cli.placing import bucket_error
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("name")
+@request_argument()
 @click.option("--csv", "kind", flag_value="csv", default=True, help="The processed CSV (default).")
 @click.option("--failed", "kind", flag_value="failed", help="The catalogue of just the failures.")
 @click.option("--report", "kind", flag_value="report", help="The report, a page of HTML.")

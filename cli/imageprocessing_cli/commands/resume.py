@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import click
 
-from imageprocessing_cli.options import Connection, cluster_options, output_option
+from imageprocessing_cli.options import Connection, cluster_options, output_option, request_argument
 from imageprocessing_cli.switch import set_suspend
 
 
 @click.command()
-@click.argument("name")
+@request_argument()
 @output_option("json", "yaml", "name")
 @cluster_options
 def resume(connection: Connection, name: str, output: str | None) -> None:

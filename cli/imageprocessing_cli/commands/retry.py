@@ -8,13 +8,13 @@ from imageprocessing_contract.reasons import Condition
 
 from imageprocessing_cli.created import created
 from imageprocessing_cli.errors import EXIT_CODES, CommandError
-from imageprocessing_cli.options import Connection, cluster_options, output_option
+from imageprocessing_cli.options import Connection, cluster_options, output_option, request_argument
 from imageprocessing_cli.printing import print_objects
 from imageprocessing_cli.retrying import next_name, retry_of
 
 
 @click.command(epilog=EXIT_CODES)
-@click.argument("name")
+@request_argument()
 @click.argument("new", required=False)
 @click.option("--request-id", metavar="ID", help="requestID of the new request.")
 @click.option("--wait", is_flag=True, help="Follow it until it has finished.")

@@ -7,12 +7,12 @@ from datetime import UTC, datetime
 import click
 
 from imageprocessing_cli.errors import UsageError
-from imageprocessing_cli.options import Connection, cluster_options, output_option
+from imageprocessing_cli.options import Connection, cluster_options, output_option, request_argument
 from imageprocessing_cli.printing import as_list, print_objects, table
 
 
 @click.command()
-@click.argument("name", required=False)
+@request_argument(required=False)
 @click.option("-A", "--all-namespaces", is_flag=True, help="Requests of all namespaces.")
 @output_option("json", "yaml", "name", "wide")
 @cluster_options

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from imageprocessing_contract import names
 
+from imageprocessing_cli.completing import files
 from imageprocessing_cli.created import created
 from imageprocessing_cli.errors import EXIT_CODES, CommandError, UsageError
 from imageprocessing_cli.manifest_options import (
@@ -28,7 +29,7 @@ _SHOWN = 10  # errors of a catalogue
 
 
 @click.command(epilog=EXIT_CODES)
-@click.argument("catalogue", metavar="CATALOGUE")
+@click.argument("catalogue", metavar="CATALOGUE", shell_complete=files)
 @click.argument("name", required=False)
 @spec_options
 @click.option("--image", metavar="IMAGE", help="For a large file to a claim: an image with Python.")

@@ -6,11 +6,11 @@ import sys
 
 import click
 
-from imageprocessing_cli.options import Connection, cluster_options
+from imageprocessing_cli.options import Connection, cluster_options, request_argument
 
 
 @click.command()
-@click.argument("name")
+@request_argument()
 @cluster_options
 def watch(connection: Connection, name: str) -> None:
     """Follow NAME until it has finished: how far, how fast, what failed.
