@@ -28,10 +28,12 @@ def missing() -> str | None:
     return "not installed: helm, nor go to build it"
 
 
-def run(*args: str, environment: Mapping[str, str] = os.environ) -> str:
+def run(*args: str, environment: Mapping[str, str] = os.environ, folder: Path | None = None) -> str:
     """What Helm writes; raises HelmError."""
     command = [str(build.helm()), *args]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, env=environment, cwd=folder
+    )
     if done.returncode:
         raise HelmError(f"helm {' '.join(args)}: {done.stderr.strip()}")
     return done.stdout

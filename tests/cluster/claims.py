@@ -13,27 +13,13 @@ from tests.cluster.jobs import WORKER
 
 def make_claim(cluster: Cluster, namespace: str, name: str) -> None:
     """A claim that non-root Pods may write to."""
+    make_volume(cluster, namespace, name)
     claim: dict[str, object] = {
         "accessModes": ["ReadWriteOnce"],
         "resources": {"requests": {"storage": "1Gi"}},
     }
     if cluster.volumes:
-        # There is no provisioner: the volume is a folder of the node, which is this machine.
-        folder = cluster.volumes / namespace / name
-        folder.mkdir(parents=True)
-        folder.chmod(0o777)
-        volume = f"{namespace}-{name}"
-        spec = {
-            "capacity": {"storage": "1Gi"},
-            "accessModes": claim["accessModes"],
-            "hostPath": {"path": str(folder)},
-            "storageClassName": "",
-            "claimRef": {"namespace": namespace, "name": name},
-        }
-        metadata = {"name": volume}
-        pv = {"apiVersion": "v1", "kind": "PersistentVolume", "metadata": metadata, "spec": spec}
-        cluster.apply(pv)
-        claim |= {"storageClassName": "", "volumeName": volume}
+        claim |= {"storageClassName": "", "volumeName": f"{namespace}-{name}"}
     cluster.apply(
         {
             "apiVersion": "v1",
@@ -41,6 +27,27 @@ def make_claim(cluster: Cluster, namespace: str, name: str) -> None:
             "metadata": {"name": name, "namespace": namespace},
             "spec": claim,
         }
+    )
+
+
+def make_volume(cluster: Cluster, namespace: str, name: str) -> None:
+    """A volume for a claim of this name, where the cluster has no provisioner for one."""
+    if not cluster.volumes:
+        return
+    # A folder of the node, which is this machine.
+    folder = cluster.volumes / namespace / name
+    folder.mkdir(parents=True)
+    folder.chmod(0o777)
+    spec = {
+        "capacity": {"storage": "1Gi"},
+        "accessModes": ["ReadWriteOnce"],
+        "hostPath": {"path": str(folder)},
+        "storageClassName": "",
+        "claimRef": {"namespace": namespace, "name": name},
+    }
+    metadata = {"name": f"{namespace}-{name}"}
+    cluster.apply(
+        {"apiVersion": "v1", "kind": "PersistentVolume", "metadata": metadata, "spec": spec}
     )
 
 
