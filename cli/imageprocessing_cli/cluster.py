@@ -7,6 +7,7 @@ double the time that a command needs to start (1.1 s of CPU instead of 0.4).
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -173,7 +174,8 @@ def connect(kubeconfig: Path | None, context: str | None, namespace: str | None)
     try:
         if file is None and context is None and _in_cluster():
             config.load_incluster_config(client_configuration=settings)
-            here = _OWN_NAMESPACE.read_text().strip()
+            # As kubectl has it; the variable comes by the downward API.
+            here = os.environ.get("POD_NAMESPACE") or _OWN_NAMESPACE.read_text().strip()
         else:
             config.load_kube_config(file, context, settings, persist_config=False)
             here = _namespace_of(file, context)

@@ -8,16 +8,21 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from tests.apiserver.shop import Shop
 
 
 @dataclass
 class Ipr:
-    """Its commands; `environment` adds variables, of emulators for example."""
+    """Its commands; `environment` adds variables, of emulators for example.
+
+    The kubeconfig is by default that of the shop's administrator.
+    """
 
     shop: Shop
     environment: Mapping[str, str] = field(default_factory=dict)
+    kubeconfig: Path | None = None
 
     @property
     def here(self) -> str:
@@ -63,4 +68,5 @@ class Ipr:
         return [sys.executable, "-m", "imageprocessing_cli.main", command, *own, *rest]
 
     def _env(self) -> dict[str, str]:
-        return {**os.environ, **self.environment, "KUBECONFIG": str(self.shop.cluster.kubeconfig)}
+        kubeconfig = self.kubeconfig or self.shop.cluster.kubeconfig
+        return {**os.environ, **self.environment, "KUBECONFIG": str(kubeconfig)}

@@ -44,7 +44,7 @@ def used(call: Call) -> Right | None:
     """The right that a call needs, as the API server reckons it; none for what there is."""
     if re.fullmatch(r"/api|/apis|/version|/api/v1|/apis/[^/]+/[^/]+", call.path):
         return None
-    pattern = r"/(?:api/v1|apis/([^/]+)/[^/]+)/(?:namespaces/[^/]+/)?([^/]+)(?:/([^/]+)(/status)?)?"
+    pattern = r"/(?:api/v1|apis/([^/]+)/[^/]+)/(?:namespaces/[^/]+/)?([^/]+)(?:/([^/]+)(/\w+)?)?"
     found = re.fullmatch(pattern, call.path)
     assert found, call.path
     group, resource, name, sub = found.groups()
