@@ -40,6 +40,8 @@ class Reason(StrEnum):
     FINALIZE_FAILED = "FinalizeFailed"
     REPORT_LOST = "ReportLost"
     REQUEST_ID_CONFLICT = "RequestIDConflict"
+    # The request itself
+    SPEC_UNREADABLE = "SpecUnreadable"
     # The catalogue
     CATALOGUE_PENDING = "CataloguePending"
     CATALOGUE_VALID = "CatalogueValid"
@@ -120,3 +122,4 @@ class EventReason(StrEnum):
     FAILED = "Failed"
     WEBHOOK_DELIVERED = "WebhookDelivered"
     WEBHOOK_GIVEN_UP = "WebhookGivenUp"
+    UNREADABLE = "Unreadable"

@@ -164,8 +164,8 @@ class Spec(_Camel, frozen=True):
     webhook: Webhook | None = None
 
 
-def parse_spec(spec: dict[str, Any]) -> Spec:
-    """Reads a stored spec; raises msgspec.ValidationError where the CRD was bypassed."""
+def parse_spec(spec: Any) -> Spec:
+    """Reads a stored spec; raises msgspec.ValidationError where another CRD let it through."""
     return msgspec.convert(spec, Spec)
 
 

@@ -9,7 +9,7 @@ import msgspec
 from imageprocessing_contract.reasons import Reason
 from imageprocessing_contract.report import Report
 
-from imageprocessing_operator.state import Interruptions, Job, LostReport, Request, Trouble
+from imageprocessing_operator.state import Interruptions, Job, LostReport, Seen, Trouble
 
 Key = tuple[str, str]
 """Namespace and name of a request."""
@@ -20,7 +20,7 @@ class Cache:
 
     def __init__(self, clock: Callable[[], datetime]) -> None:
         self._clock = clock
-        self._requests: dict[Key, Request] = {}
+        self._requests: dict[Key, Seen] = {}
         self._keys: dict[str, Key] = {}
         self._jobs: dict[str, dict[str, Job]] = {}
         # UIDs of what went, with its last version: events that are still on their way must
@@ -29,11 +29,11 @@ class Cache:
         # UIDs of what changed since a list was asked for: the list may be older than that.
         self._changed: set[str] = set()
 
-    def request(self, key: Key) -> Request | None:
+    def request(self, key: Key) -> Seen | None:
         """The request, None once it is deleted or settled."""
         return self._requests.get(key)
 
-    def requests(self) -> list[Request]:
+    def requests(self) -> list[Seen]:
         """All requests."""
         return list(self._requests.values())
 
@@ -41,7 +41,7 @@ class Cache:
         """Jobs that carry the request's UID."""
         return list(self._jobs.get(request_uid, {}).values())
 
-    def put_request(self, request: Request) -> Key | None:
+    def put_request(self, request: Seen) -> Key | None:
         """Keeps it unless a newer version is there, or was.
 
         Returns its key where anything changed that is read here: our own writes come back as
@@ -58,7 +58,7 @@ class Cache:
         self._changed.add(request.uid)
         return None if _same(request, known) else key
 
-    def drop_request(self, request: Request) -> None:
+    def drop_request(self, request: Seen) -> None:
         """It is deleted, or settled and no longer watched; nothing is left to do for its Jobs."""
         key = (request.namespace, request.name)
         known = self._requests.get(key)
@@ -124,7 +124,7 @@ class Cache:
         """A list is asked for now: what changes from here on is newer than the list."""
         self._changed = set()
 
-    def replace(self, requests: Iterable[Request], jobs: Iterable[Job]) -> None:
+    def replace(self, requests: Iterable[Seen], jobs: Iterable[Job]) -> None:
         """All there is, whatever the versions say: after a restored etcd they run backwards."""
         changed, self._changed = self._changed, set()
         known_requests = {request.uid: request for request in self._requests.values()}
@@ -152,12 +152,12 @@ class Cache:
             if job.uid in changed:
                 self.put_job(job)
 
-    def _went(self, what: Request | Job) -> None:
+    def _went(self, what: Seen | Job) -> None:
         version = int(what.resource_version)
         self._gone[what.uid] = max(version, self._gone.get(what.uid, 0))
         self._changed.add(what.uid)
 
-    def _is_gone(self, what: Request | Job) -> bool:
+    def _is_gone(self, what: Seen | Job) -> bool:
         return int(what.resource_version) <= self._gone.get(what.uid, -1)
 
 
@@ -181,7 +181,7 @@ def interruptions(known: Job, job: Job, now: datetime) -> Interruptions | None:
     )
 
 
-def _same(new: Request | Job, known: Request | Job | None) -> bool:
+def _same(new: Seen | Job, known: Seen | Job | None) -> bool:
     """Whether only the version differs."""
     return known is not None and known == msgspec.structs.replace(
         new, resource_version=known.resource_version
@@ -196,6 +196,6 @@ def _heals(known: Job, job: Job) -> bool:
     return job.ended is not None or (0 < job.active <= job.ready and not job.terminating)
 
 
-def _newer(one: Request | Job, other: Request | Job) -> bool:
+def _newer(one: Seen | Job, other: Seen | Job) -> bool:
     """Resource versions are numbers that grow, since Kubernetes 1.35 also by contract."""
     return int(one.resource_version) >= int(other.resource_version)

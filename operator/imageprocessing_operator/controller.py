@@ -9,7 +9,6 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-import msgspec
 from imageprocessing_contract import names
 
 from imageprocessing_operator.api import API, APIError, jobs_path, requests_path
@@ -18,7 +17,7 @@ from imageprocessing_operator.freshness import Freshness
 from imageprocessing_operator.logs import request_in_log
 from imageprocessing_operator.metrics import Metrics
 from imageprocessing_operator.settings import Settings
-from imageprocessing_operator.state import Job, Request, read_job, read_request
+from imageprocessing_operator.state import Job, Seen, read_job, read_request
 from imageprocessing_operator.visitor import Visitor
 from imageprocessing_operator.webhook import Courier
 from imageprocessing_operator.workqueue import WorkQueue
@@ -99,11 +98,7 @@ class Controller:
 
     def _take(self, kind: str | None, body: dict[str, Any]) -> Key | None:
         """Brings a request into the cache, or out of it; the key of one that is to be visited."""
-        try:
-            request = read_request(body)
-        except msgspec.ValidationError as error:
-            logger.error("request %s is not readable: %s", body["metadata"]["name"], error)
-            return None
+        request = read_request(body)
         if kind != "DELETED" and not request.status.settled:
             return self._cache.put_request(request)
         self._cache.drop_request(request)
@@ -129,17 +124,13 @@ class Controller:
     async def resync(self) -> None:
         """Lists everything and replaces the cache; raises APIError."""
         self._cache.expect_list()
-        requests: list[Request] = []
+        requests: list[Seen] = []
         jobs: list[Job] = []
         everywhere: list[str | None] = [None]
         for namespace in self._settings.namespaces or everywhere:
             selector = {"fieldSelector": UNSETTLED}
             async for body in self._api.list(requests_path(namespace), selector):
-                try:
-                    requests.append(read_request(body))
-                except msgspec.ValidationError as error:
-                    name = body["metadata"]["name"]
-                    logger.error("request %s is not readable: %s", name, error)
+                requests.append(read_request(body))
             label = {"labelSelector": UNFINISHED}
             async for body in self._api.list(jobs_path(namespace), label):
                 if (job := read_job(body)) is not None:

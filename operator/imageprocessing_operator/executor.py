@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 from imageprocessing_contract import names
 from imageprocessing_contract.reasons import Condition, Reason
-from imageprocessing_contract.request import Source, parse_spec
+from imageprocessing_contract.request import Source
 
 from imageprocessing_operator import jobs
 from imageprocessing_operator.actions import CreateJob, Event, UpdateJob
@@ -22,7 +22,15 @@ from imageprocessing_operator.api import (
     requests_path,
 )
 from imageprocessing_operator.settings import Settings
-from imageprocessing_operator.state import Job, Request, Trouble, read_job, read_request
+from imageprocessing_operator.state import (
+    Job,
+    Request,
+    Seen,
+    Trouble,
+    UnreadableRequest,
+    read_job,
+    read_request,
+)
 
 logger = logging.getLogger(__name__)
 _MESSAGE = 1024  # characters of an event's message, the API's own limit
@@ -107,7 +115,7 @@ class Executor:
             raise
         return read_job(answer)
 
-    async def write_status(self, request: Request, patch: dict[str, Any]) -> Request | None:
+    async def write_status(self, request: Seen, patch: dict[str, Any]) -> Seen | None:
         """The request with its status patched; None where the patch is empty.
 
         Carries the resource version: two operators at once then cannot undo each other.
@@ -125,7 +133,7 @@ class Executor:
         )
         return read_request(answer)
 
-    async def post_event(self, request: Request, event: Event, now: datetime) -> None:
+    async def post_event(self, request: Seen, event: Event, now: datetime) -> None:
         """Best effort: an event that cannot be written is logged and forgotten."""
         stamp = now.isoformat().replace("+00:00", "Z")
         body = {
@@ -159,7 +167,7 @@ class Executor:
         if wanted.step != "plan" or not request.inline:
             return request.spec.source
         body = await self._api.call("GET", requests_path(request.namespace, request.name))
-        return parse_spec(body["spec"]).source
+        return msgspec.convert(body["spec"]["source"], Source)
 
     async def _failures_of(
         self, request: Request, wanted: CreateJob, now: datetime
@@ -179,6 +187,9 @@ class Executor:
             if error.status == 404:
                 return Trouble(reason, f"there is no request {ref.name}", now, final=True)
             raise
+        if isinstance(other, UnreadableRequest):
+            message = f"request {ref.name} cannot be read: {other.problem}"
+            return Trouble(reason, message, now, final=True)
         if other.spec.output != request.spec.output:
             message = f"request {ref.name} has another output; spec.output must be the same"
             return Trouble(reason, message, now, final=True)

@@ -11,7 +11,7 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from imageprocessing_operator.state import Request
+from imageprocessing_operator.state import Seen
 from imageprocessing_operator.status import Status
 
 _PREFIX = "imageprocessing_"
@@ -70,7 +70,7 @@ class Metrics:
     def ask(
         self,
         *,
-        requests: Callable[[], Iterable[Request]],
+        requests: Callable[[], Iterable[Seen]],
         depth: Callable[[], int],
         age: Callable[[], float],
         watches: Callable[[], Mapping[str, float]],

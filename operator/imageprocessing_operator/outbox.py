@@ -27,6 +27,7 @@ DELAYS = (
 SECRET_DELAY = 30
 """Seconds until a Secret that was not there is looked for again."""
 _LONGEST_RETRY_AFTER = 24 * _HOUR
+_START_OVER = "edit spec.webhook to try again"
 
 
 class Visit(msgspec.Struct, frozen=True, kw_only=True):
@@ -106,7 +107,7 @@ def _take_in(request: Request, webhook: Webhook, delivery: Delivery, now: dateti
         message = f"given up after attempt {delivery.attempt}: {delivery.message}"
         return Visit(
             webhook=msgspec.structs.replace(tried, next_attempt_time=None),
-            notified=Said("False", Reason.GAVE_UP, f"{message}; edit spec.webhook to try again"),
+            notified=Said("False", Reason.GAVE_UP, f"{message}; {_START_OVER}"),
             events=[Event(EventReason.WEBHOOK_GIVEN_UP, message, "Warning")],
         )
     again = now + timedelta(seconds=_delay(tried, delivery.retry_after))
@@ -132,6 +133,18 @@ def _delay(webhook: Webhook, retry_after: float | None) -> int:
 
 def _as_before(request: Request) -> Said:
     before = request.status.condition(Condition.NOTIFIED)
-    if before is None or before.reason not in list(Reason):
-        return pending(request)
+    # A spec that could not be read hid what was said before.
+    if before is None or before.reason not in set(Reason) - {Reason.SPEC_UNREADABLE}:
+        return _so_far(request)
     return Said("False", Reason(before.reason), before.message)
+
+
+def _so_far(request: Request) -> Said:
+    """The same from what else is known."""
+    webhook = request.status.webhook
+    if webhook is None or webhook.attempts == 0:
+        return pending(request)
+    message = f"attempt {webhook.attempts} failed"
+    if webhook.next_attempt_time is None:
+        return Said("False", Reason.GAVE_UP, f"{message}; {_START_OVER}")
+    return Said("False", Reason.RETRYING, message)

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from imageprocessing_operator.state import Request
+from imageprocessing_operator.state import Seen
 from imageprocessing_operator.status import is_progress
 
 PROGRESS = 2.0
@@ -28,11 +28,11 @@ class Written(msgspec.Struct, frozen=True):
     opposite at once, and so on (tried: 500 writes in 20 s).
     """
 
-    def disputed(self, request: Request) -> bool:
+    def disputed(self, request: Seen) -> bool:
         """Whether somebody has written since, and did not edit the spec."""
         return request.generation == self.generation and request.resource_version != self.version
 
-    def wait(self, request: Request, patch: dict[str, Any], now: float) -> float:
+    def wait(self, request: Seen, patch: dict[str, Any], now: float) -> float:
         """Seconds until this patch may be written, 0 at once. The end of a request never waits."""
         pause = PROGRESS if is_progress(patch) else 0.0
         if self.disputed(request):
@@ -40,7 +40,7 @@ class Written(msgspec.Struct, frozen=True):
         return max(0.0, self.when + pause - now)
 
 
-def note(last: Written | None, before: Request, written: Request, now: float) -> Written:
+def note(last: Written | None, before: Seen, written: Seen, now: float) -> Written:
     """The write that made `written` of `before`; a dispute doubles the pause."""
     noted = Written(now, written.resource_version, before.generation)
     if last is None or not last.disputed(before):

@@ -13,7 +13,7 @@ from imageprocessing_contract.report import Report
 from imageprocessing_contract.request import Spec, parse_spec, spec_hash
 from imageprocessing_contract.task import Step
 
-from imageprocessing_operator.status import Status, parse
+from imageprocessing_operator.status import Status, parse_fields
 
 _ATTEMPT = re.compile("[1-9][0-9]{0,2}")  # as many as the CRD has room for
 
@@ -54,8 +54,8 @@ class Interruptions(msgspec.Struct, frozen=True):
     last: datetime
 
 
-class Request(msgspec.Struct, frozen=True, kw_only=True):
-    """One ImageProcessingRequest; spec has no inline source, only its hash counts here."""
+class _Seen(msgspec.Struct, frozen=True, kw_only=True):
+    """What is read of any ImageProcessingRequest."""
 
     namespace: str
     name: str
@@ -63,11 +63,24 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     generation: int
     resource_version: str
     deleting: bool
+    status: Status
+    unreadable_status: dict[str, Any] = {}
+    """Fields as they are stored that cannot be read; in `status` they are absent."""
+
+
+class UnreadableRequest(_Seen, frozen=True, kw_only=True):
+    """One whose spec this operator cannot read; `problem` names the field."""
+
+    problem: str
+
+
+class Request(_Seen, frozen=True, kw_only=True):
+    """One with its spec; that has no inline source, only its hash counts here."""
+
     spec: Spec
     spec_hash: str
     inline: bool
     queue: str | None
-    status: Status
     delivery: Delivery | None = None
     """The last attempt, until it is in status."""
     refused: Trouble | None = None
@@ -85,6 +98,10 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     def request_id(self) -> str:
         """Names the output, the records and the webhook's id."""
         return self.spec.request_id or self.uid
+
+
+Seen = Request | UnreadableRequest
+"""One as it was seen last."""
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
@@ -126,27 +143,40 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
         return f"batch.kubernetes.io/controller-uid={self.uid}"
 
 
-def read_request(body: dict[str, Any]) -> Request:
-    """The request of an API object; raises msgspec.ValidationError where the CRD was bypassed."""
+def read_request(body: dict[str, Any]) -> Seen:
+    """The request of an API object.
+
+    What the CRD lets through can be read, but that may be of another version, or younger than
+    the object.
+    """
     meta = body["metadata"]
-    spec = parse_spec(body["spec"])
+    status, unreadable = parse_fields(body.get("status", {}))
+    seen: dict[str, Any] = {
+        "namespace": meta["namespace"],
+        "name": meta["name"],
+        "uid": meta["uid"],
+        "generation": meta["generation"],
+        "resource_version": meta["resourceVersion"],
+        "deleting": "deletionTimestamp" in meta,
+        "status": status,
+        "unreadable_status": unreadable,
+    }
+    try:
+        spec = parse_spec(body.get("spec"))
+    except msgspec.ValidationError as error:
+        what, _, where = str(error).partition(" - at `$")
+        return UnreadableRequest(**seen, problem=f"spec{where.rstrip('`')}: {what}")
     digest = spec_hash(spec)
     inline = spec.source.inline is not None
     if inline:
         # Up to 100 KiB that nothing here reads again.
         spec = msgspec.structs.replace(spec, source=msgspec.structs.replace(spec.source, inline=""))
     return Request(
-        namespace=meta["namespace"],
-        name=meta["name"],
-        uid=meta["uid"],
-        generation=meta["generation"],
-        resource_version=meta["resourceVersion"],
-        deleting="deletionTimestamp" in meta,
+        **seen,
         spec=spec,
         spec_hash=digest,
         inline=inline,
         queue=meta.get("labels", {}).get(names.LABEL_QUEUE),
-        status=parse(body.get("status", {})),
     )
 
 

@@ -108,13 +108,33 @@ class Status(_Camel, frozen=True):
 
 
 def parse(status: dict[str, Any]) -> Status:
-    """Reads a stored status; raises msgspec.ValidationError where a hand edit broke it."""
+    """Reads a stored status; raises msgspec.ValidationError where another CRD let it through."""
     return msgspec.convert(status, Status)
 
 
-def changes(old: Status, new: Status) -> dict[str, Any]:
-    """The merge patch (RFC 7386) that makes old new; {} where they are equal."""
-    return _changes(msgspec.to_builtins(old), msgspec.to_builtins(new))
+def parse_fields(status: dict[str, Any]) -> tuple[Status, dict[str, Any]]:
+    """What of a stored status can be read, and the fields that cannot, as they are stored."""
+    try:
+        return parse(status), {}
+    except msgspec.ValidationError:
+        unreadable = {key: value for key, value in status.items() if not _is_readable(key, value)}
+    return parse({key: status[key] for key in status.keys() - unreadable.keys()}), unreadable
+
+
+def _is_readable(key: str, value: Any) -> bool:
+    try:
+        parse({key: value})
+    except msgspec.ValidationError:
+        return False
+    return True
+
+
+def changes(old: Status, new: Status, unreadable: dict[str, Any] | None = None) -> dict[str, Any]:
+    """The merge patch (RFC 7386) that makes old new; {} where they are equal.
+
+    `unreadable` is what is stored besides old; nothing of it stays.
+    """
+    return _changes({**msgspec.to_builtins(old), **(unreadable or {})}, msgspec.to_builtins(new))
 
 
 def is_progress(patch: dict[str, Any]) -> bool:

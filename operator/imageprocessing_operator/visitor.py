@@ -29,9 +29,10 @@ from imageprocessing_operator.metrics import Metrics
 from imageprocessing_operator.reconcile import reconcile
 from imageprocessing_operator.reports import read_report
 from imageprocessing_operator.settings import Settings
-from imageprocessing_operator.state import Job, Request, Trouble
+from imageprocessing_operator.state import Job, Request, Seen, Trouble
 from imageprocessing_operator.status import changes
 from imageprocessing_operator.trouble import find_trouble
+from imageprocessing_operator.unreadable import unreadable
 from imageprocessing_operator.webhook import Courier
 from imageprocessing_operator.workqueue import WorkQueue
 
@@ -77,45 +78,57 @@ class Visitor:
         learnt = True
         while learnt and (known := self._cache.request(key)) is not None:
             now, notes = self._clock(), self._notes.setdefault(known.uid, _Notes())
-            delivery = self._deliveries.last(known.uid)
-            request = msgspec.structs.replace(
-                known,
-                delivery=delivery,
-                refused=notes.refused,
-                parallelism_cap=self._settings.worker_max_parallelism,
-            )
-            decision = reconcile(request, self._cache.jobs(request.uid), now)
-            learnt, left = False, None
-            for action in decision.actions:
-                try:
-                    learnt = await self._perform(key, request, notes, action, now) or learnt
-                except APIError as error:
-                    if not decision.status.is_true(Condition.FINISHED):
-                        raise
-                    # Only Jobs are left to be cleared up, and the end waits for none of them.
-                    logger.warning("%s/%s: cannot let its Jobs go: %s", *key, error)
-                    if error.transient:
-                        left, decision = error, _unsettled(decision)
-            await self._write(key, request, notes, decision, now)
-            self._deliveries.is_in_status(known.uid, delivery)
-            if left is not None:
-                raise left
-            if decision.again is not None and decision.again <= now:
-                learnt = True
-            elif decision.again is not None:
-                self._queue.add_after(key, (decision.again - now).total_seconds())
+            if isinstance(known, Request):
+                learnt = await self._reconcile(key, known, notes, now)
+            else:
+                await self._write(key, known, notes, unreadable(known, now), now)
+                return
+
+    async def _reconcile(self, key: Key, known: Request, notes: _Notes, now: datetime) -> bool:
+        """Whether there is more to decide at once."""
+        delivery = self._deliveries.last(known.uid)
+        request = msgspec.structs.replace(
+            known,
+            delivery=delivery,
+            refused=notes.refused,
+            parallelism_cap=self._settings.worker_max_parallelism,
+        )
+        decision = reconcile(request, self._cache.jobs(request.uid), now)
+        learnt, left = False, None
+        for action in decision.actions:
+            try:
+                learnt = await self._perform(key, request, notes, action, now) or learnt
+            except APIError as error:
+                if not decision.status.is_true(Condition.FINISHED):
+                    raise
+                # Only Jobs are left to be cleared up, and the end waits for none of them.
+                logger.warning("%s/%s: cannot let its Jobs go: %s", *key, error)
+                if error.transient:
+                    left, decision = error, _unsettled(decision)
+        await self._write(key, request, notes, decision, now)
+        self._deliveries.is_in_status(known.uid, delivery)
+        if left is not None:
+            raise left
+        if decision.again is None:
+            return learnt
+        if decision.again > now:
+            self._queue.add_after(key, (decision.again - now).total_seconds())
+        return learnt or decision.again <= now
 
     async def _write(
-        self, key: Key, request: Request, notes: _Notes, decision: Decision, now: datetime
+        self, key: Key, request: Seen, notes: _Notes, decision: Decision, now: datetime
     ) -> None:
         """Status when it may be written, and then the events."""
         clock = asyncio.get_running_loop().time
-        patch = changes(request.status, decision.status)
+        patch = changes(request.status, decision.status, request.unreadable_status)
         ended = decision.status.is_true(Condition.FINISHED)
         last = None if ended or not patch else notes.written
         if last is not None and (wait := last.wait(request, patch, clock())) > 0:
             self._queue.add_after(key, wait)
             return
+        if request.unreadable_status:
+            names = ", ".join(request.unreadable_status)
+            logger.warning("%s/%s: cannot read %s of status, taken as absent", *key, names)
         written = await self._executor.write_status(request, patch)
         if written is not None:
             notes.written = pacing.note(notes.written, request, written, clock())

@@ -122,13 +122,16 @@ class Shop:
 
     def apply(self, name: str, *, labels: dict[str, str] | None = None, **spec: Any) -> Object:
         """Creates a request."""
-        body = {
+        return self.kube.create("ipr", self.manifest(name, labels=labels, **spec))
+
+    def manifest(self, name: str, *, labels: dict[str, str] | None = None, **spec: Any) -> Object:
+        """A request that nobody has applied yet."""
+        return {
             "apiVersion": names.API_VERSION,
             "kind": names.KIND,
             "metadata": {"name": name, "labels": labels or {}},
             "spec": {"source": SOURCE, "output": OUTPUT, **spec},
         }
-        return self.kube.create("ipr", body)
 
     def make_secret(self, name: str = "hook") -> None:
         """A Secret that signs webhooks."""

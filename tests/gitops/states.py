@@ -42,7 +42,12 @@ TROUBLES = (
     Reason.SOURCE_REQUEST_NOT_USABLE,
 )
 """Reconciling's reason first, Stalled's after ten minutes."""
-REFUSALS = (Reason.JOB_NAME_TAKEN, Reason.JOB_REFUSED, Reason.NAMESPACE_TERMINATING)
+REFUSALS = (
+    Reason.JOB_NAME_TAKEN,
+    Reason.JOB_REFUSED,
+    Reason.NAMESPACE_TERMINATING,
+    Reason.SPEC_UNREADABLE,
+)
 """Stalled at once."""
 SUCCESSES = (Reason.SUCCEEDED, Reason.PARTIALLY_SUCCEEDED)
 FAILURES = (
@@ -67,6 +72,7 @@ WEBHOOK = (
     Reason.GAVE_UP,
     Reason.SECRET_NOT_FOUND,
     Reason.SECRET_NOT_USABLE,
+    Reason.SPEC_UNREADABLE,
 )
 
 

@@ -38,6 +38,7 @@ def a_request(status: Status | None = None, **spec: Any) -> Request:
         "resourceVersion": "10",
     }
     found = read_request({"metadata": meta, "spec": {**SPEC, **spec}})
+    assert isinstance(found, Request)
     return msgspec.structs.replace(found, status=status or found.status)
 
 
