@@ -53,6 +53,7 @@ class Reason(StrEnum):
     # What keeps Pods from running
     JOB_NAME_TAKEN = "JobNameTaken"
     JOB_REFUSED = "JobRefused"
+    JOB_CHANGE_REFUSED = "JobChangeRefused"
     PODS_NOT_CREATED = "PodsNotCreated"
     UNSCHEDULABLE = "Unschedulable"
     IMAGE_NOT_PULLED = "ImageNotPulled"

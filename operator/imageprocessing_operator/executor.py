@@ -62,7 +62,7 @@ class Executor:
             if error.status == 409 and error.reason == "AlreadyExists":
                 return await self._adopt(request, wanted, now)
             # 409: two at once in a quota.
-            if error.transient or error.status in (401, 409):
+            if not _is_refusal(error):
                 raise
             if error.namespace_terminates:
                 return Trouble(Reason.NAMESPACE_TERMINATING, error.message, now, final=True)
@@ -73,8 +73,11 @@ class Executor:
         assert job is not None  # noqa: S101 - it has the labels that we gave it
         return job
 
-    async def delete_job(self, job: Job, *, wait: bool) -> None:
-        """Background or Foreground: without either the Pods live on, ownerless."""
+    async def delete_job(self, job: Job, now: datetime, *, wait: bool) -> Trouble | None:
+        """Why it could not be.
+
+        Background or Foreground: without either the Pods live on, ownerless.
+        """
         try:
             await self._api.call(
                 "DELETE",
@@ -85,12 +88,15 @@ class Executor:
                 },
             )
         except APIError as error:
+            if _is_refusal(error):
+                return _change_refused(job, error, now, final=True)
             # 409: the name is another Job's by now.
             if error.status not in (404, 409):
                 raise
+        return None
 
-    async def update_job(self, update: UpdateJob) -> Job | None:
-        """The Job as it is now, None where it is gone."""
+    async def update_job(self, update: UpdateJob, now: datetime) -> Job | Trouble | None:
+        """The Job as it is now, None where it is gone, or why it stays as it is."""
         finished = {} if update.ttl is None else {"labels": {names.LABEL_FINISHED: "true"}}
         spec: dict[str, Any] = {
             "suspend": update.suspend,
@@ -112,6 +118,10 @@ class Executor:
         except APIError as error:
             if error.status == 404:
                 return None
+            if _is_refusal(error):
+                # With as many Pods as before it goes on.
+                final = update.suspend is not None
+                return _change_refused(update.job, error, now, final=final)
             raise
         return read_job(answer)
 
@@ -221,3 +231,13 @@ class Executor:
             return job
         message = f"a Job {name} that is not this request's has the name; delete or rename it"
         return Trouble(Reason.JOB_NAME_TAKEN, message, now, final=True)
+
+
+def _is_refusal(error: APIError) -> bool:
+    """Whether the same call will be answered in the same way until somebody acts."""
+    return not error.transient and error.status not in (401, 404, 409)
+
+
+def _change_refused(job: Job, error: APIError, now: datetime, *, final: bool) -> Trouble:
+    message = f"the API server refuses to change Job {job.name}: {error.message}"
+    return Trouble(Reason.JOB_CHANGE_REFUSED, message, now, final=final)

@@ -115,6 +115,13 @@ class Facts:
         """Whether the deadline has passed."""
         return self.now >= self.deadline
 
+    @property
+    def refused_change(self) -> Trouble | None:
+        """Why a Job of it stays as it is, against what spec says."""
+        refused = self.request.refused
+        changes = refused is not None and refused.reason == Reason.JOB_CHANGE_REFUSED
+        return refused if changes else None
+
     def disruption(self, job: Job) -> Trouble | None:
         """Pods that are ended from outside again and again; each time it goes on, or begins anew."""
         known = job.interruptions

@@ -160,7 +160,8 @@ class _Visit:
             odd = job.terminating or job.failed or job.ready < max(1, job.active)
             if odd and not job.suspended:
                 actions.append(FindTrouble(job))
-        return self.carry_on(step, actions, job.trouble or self.facts.disruption(job))
+        trouble = job.trouble or self.facts.refused_change or self.facts.disruption(job)
+        return self.carry_on(step, actions, trouble)
 
     def adjusting(self, job: Job) -> list[Action]:
         """Resume a Job that was suspended, and follow maxParallelism."""
@@ -196,7 +197,10 @@ class _Visit:
         """Stop what runs; its Pods checkpoint and end."""
         if shards := self.facts.newest("shards"):
             self.facts.count_shards(shards)
-        return self.decide(self.stopping(), conditions.suspended())
+        actions, refused = self.stopping(), self.facts.refused_change
+        if actions and refused:
+            return self.carry_on(self.facts.step, actions, refused)
+        return self.decide(actions, conditions.suspended())
 
     def stopping(self) -> list[Action]:
         """What stops the Jobs that still run."""
@@ -219,7 +223,7 @@ class _Visit:
             if job.terminating:
                 actions.append(FindTrouble(job))
             if actions or job.active or job.deleting:
-                return self.carry_on(step, actions, job.trouble)
+                return self.carry_on(step, actions, job.trouble or self.facts.refused_change)
             return self.work_on("finalize", None)
         if step == "plan" and isinstance(job.report, Report) and not job.report.done:
             self.facts.take_catalogue(job.report)
@@ -294,7 +298,8 @@ class _Visit:
         wait = LONG_WAIT if phase.stalled.status == "True" else QUIET
         if all(isinstance(action, FindTrouble) for action in actions):
             wait = IDLE
-        if not finished and not self.request.spec.suspend:
+        # What was done to suspend it may have been refused.
+        if not finished and (actions or not self.request.spec.suspend):
             again = self.now + wait
             if self.now < self.facts.deadline:
                 again = min(again, self.facts.deadline)

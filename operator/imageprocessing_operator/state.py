@@ -84,7 +84,7 @@ class Request(_Seen, frozen=True, kw_only=True):
     delivery: Delivery | None = None
     """The last attempt, until it is in status."""
     refused: Trouble | None = None
-    """Why its next Job could not be created."""
+    """Why the last write to one of its Jobs was refused."""
     parallelism_cap: int = 0
     """The operator's own limit, Settings.worker_max_parallelism; 0 is none."""
 

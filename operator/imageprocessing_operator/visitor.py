@@ -45,7 +45,15 @@ class _Notes(msgspec.Struct):
     written: pacing.Written | None = None
     look: looks.Look | None = None
     refused: Trouble | None = None
-    """Why its next Job could not be created."""
+    """Why the last write to one of its Jobs was refused."""
+
+    def take_refusal(self, refused: Trouble | None) -> bool:
+        """Whether it is news; the same cause keeps the time at which it was first seen."""
+        before = self.refused
+        if before is not None and refused is not None and before.reason == refused.reason:
+            refused = msgspec.structs.replace(refused, since=before.since)
+        self.refused = refused
+        return (before and before.message) != (refused and refused.message)
 
 
 class Visitor:
@@ -94,17 +102,26 @@ class Visitor:
             parallelism_cap=self._settings.worker_max_parallelism,
         )
         decision = reconcile(request, self._cache.jobs(request.uid), now)
-        learnt, left = False, None
+        learnt, left, refused = False, None, None
+        ended = decision.status.is_true(Condition.FINISHED)
         for action in decision.actions:
             try:
-                learnt = await self._perform(key, request, notes, action, now) or learnt
+                found = await self._perform(key, request, notes, action, now)
             except APIError as error:
-                if not decision.status.is_true(Condition.FINISHED):
+                if not ended:
                     raise
                 # Only Jobs are left to be cleared up, and the end waits for none of them.
                 logger.warning("%s/%s: cannot let its Jobs go: %s", *key, error)
                 if error.transient:
                     left, decision = error, _unsettled(decision)
+                continue
+            if not isinstance(found, Trouble):
+                learnt = found or learnt
+            elif ended:
+                logger.warning("%s/%s: cannot let its Jobs go: %s", *key, found.message)
+            else:
+                refused = refused or found
+        learnt = notes.take_refusal(refused) or learnt
         await self._write(key, request, notes, decision, now)
         self._deliveries.is_in_status(known.uid, delivery)
         if left is not None:
@@ -145,20 +162,28 @@ class Visitor:
 
     async def _perform(
         self, key: Key, request: Request, notes: _Notes, action: Action, now: datetime
-    ) -> bool:
-        """Whether it found out something that may change the decision at once."""
+    ) -> bool | Trouble:
+        """Whether it found out something that may change the decision at once, or a refusal."""
         match action:
             case CreateJob():
-                return await self._create(request, notes, action, now)
+                made = await self._executor.create_job(request, action, now)
+                if isinstance(made, Trouble):
+                    return made
+                self._cache.put_job(made)
+                # One from before a crash may have ended; of one let go no event tells.
+                return made.ended is not None
             case UpdateJob():
-                updated = await self._executor.update_job(action)
+                updated = await self._executor.update_job(action, now)
+                if isinstance(updated, Trouble):
+                    return updated
                 if updated is None:
                     self._cache.drop_job(action.job)
                 else:
                     found_out = {"report": action.job.report, "trouble": action.job.trouble}
                     self._cache.put_job(msgspec.structs.replace(updated, **found_out))
             case DeleteJob():
-                await self._executor.delete_job(action.job, wait=action.wait)
+                refused = await self._executor.delete_job(action.job, now, wait=action.wait)
+                return refused or False
             case ReadReport():
                 self._cache.learn(action.job, report=await read_report(self._api, action.job))
                 return True
@@ -167,20 +192,6 @@ class Visitor:
             case Deliver():
                 self._deliveries.send(request, action.attempt, lambda: self._queue.add(key))
         return False
-
-    async def _create(
-        self, request: Request, notes: _Notes, action: CreateJob, now: datetime
-    ) -> bool:
-        made = await self._executor.create_job(request, action, now)
-        before, notes.refused = notes.refused, None
-        if isinstance(made, Job):
-            self._cache.put_job(made)
-            # One from before a crash may have ended, and no event tells of one that was let go.
-            return before is not None or made.ended is not None
-        if before is not None and before.reason == made.reason:
-            made = msgspec.structs.replace(made, since=before.since)
-        notes.refused = made
-        return before is None or before.message != made.message
 
     async def _look(self, key: Key, notes: _Notes, job: Job, now: datetime) -> bool:
         """Looks for trouble when it is time to."""

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+
+import httpx
 from imageprocessing_contract import names, task
 
 from tests.apiserver import kubelet
 from tests.apiserver.kube import Object, eventually
-from tests.apiserver.shop import OUTPUT, Shop
+from tests.apiserver.shop import OUTPUT, SHARDED, Shop
 
 
 def foreign_job(name: str) -> Object:
@@ -104,3 +109,90 @@ def test_kueue_decides_when_a_job_runs(shop: Shop) -> None:
     shop.edit("queued", suspend=False)
     again = shop.wait_job(shards, lambda job: job["metadata"]["uid"] != uid)
     assert again["spec"]["suspend"] is True
+
+
+_ADMISSION = {"apiVersion": "admissionregistration.k8s.io/v1"}
+_UNCHANGED = (
+    "request.operation == 'UPDATE' && object.spec.suspend == oldObject.spec.suspend"
+    " && object.spec.parallelism == oldObject.spec.parallelism"
+)
+
+
+@contextmanager
+def frozen_jobs(shop: Shop, *jobs: str) -> Iterator[str]:
+    """A policy by which Jobs of the namespace stay as they are; its name."""
+    name = f"{shop.kube.namespace}-frozen"
+    meta = {"metadata": {"name": name}}
+    rule = {
+        "apiGroups": ["batch"],
+        "apiVersions": ["v1"],
+        "operations": ["UPDATE", "DELETE"],
+        "resources": ["jobs"],
+    }
+    here = {"matchLabels": {"kubernetes.io/metadata.name": shop.kube.namespace}}
+    validations = [{"expression": _UNCHANGED, "message": "Jobs are frozen"}]
+    policy = {"matchConstraints": {"resourceRules": [rule]}, "validations": validations}
+    binding = {
+        "policyName": name,
+        "validationActions": ["Deny"],
+        "matchResources": {"namespaceSelector": here},
+    }
+    kind = "ValidatingAdmissionPolicy"
+    shop.cluster.apply({**_ADMISSION, "kind": kind, **meta, "spec": policy})
+    shop.cluster.apply({**_ADMISSION, "kind": f"{kind}Binding", **meta, "spec": binding})
+
+    def is_frozen(job: str) -> bool:
+        found = shop.find("jobs", job)
+        if found is None:
+            return False
+        other = {"spec": {"suspend": not found["spec"]["suspend"]}}
+        path = shop.kube.path("jobs", job) + "?dryRun=All"
+        headers = {"Content-Type": "application/merge-patch+json"}
+        response = shop.kube.ask("PATCH", path, json=other, headers=headers)
+        return response.status_code == httpx.codes.UNPROCESSABLE_ENTITY
+
+    try:
+        for job in jobs:
+            eventually(partial(is_frozen, job), f"{job} is frozen")
+        yield name
+    finally:
+        shop.cluster.kubectl("delete", f"{kind}Binding,{kind}", name)
+    for job in jobs:
+        eventually(lambda job=job: not is_frozen(job), f"{job} is free")
+
+
+def test_changes_of_jobs_that_are_refused(shop: Shop) -> None:
+    """A policy may stand in the way of suspending, of deleting, and of fewer Pods."""
+    shop.apply("fewer", **SHARDED)
+    shop.finish_step("fewer", "plan", kubelet.planned(30, 3))
+    shop.apply("held")
+    shop.apply("queued-held", labels=QUEUE)
+    fewer, held = shop.job("fewer", "shards"), shop.job("held", "plan")
+    queued = shop.job("queued-held", "plan")
+    for name, step in (("fewer", "Processing"), ("held", "Planning"), ("queued-held", "Planning")):
+        shop.wait_said(name, "Ready", "Unknown", step)
+    with frozen_jobs(shop, fewer, held, queued) as policy:
+        for name in ("held", "queued-held"):
+            shop.edit(name, suspend=True)
+        shop.edit("fewer", sharding={"maxParallelism": 1})
+        # Not at once what blocks it, for it goes on as it is.
+        shop.wait_said("fewer", "Reconciling", "True", "JobChangeRefused")
+        assert shop.said("fewer")["Stalled"] == ("False", "Progressing")
+        assert policy in shop.condition("fewer", "Reconciling")["message"]
+        for name in ("held", "queued-held"):
+            shop.wait_said(name, "Stalled", "True", "JobChangeRefused")
+            assert shop.said(name)["Ready"] == ("False", "JobChangeRefused")
+        # What is not wanted any more is in nobody's way.
+        shop.edit("fewer", sharding={"maxParallelism": 2})
+        shop.wait_said("fewer", "Reconciling", "True", "Progressing")
+        shop.edit("fewer", sharding={"maxParallelism": 1})
+        shop.wait_said("fewer", "Reconciling", "True", "JobChangeRefused")
+    shop.wait_job(fewer, lambda job: job["spec"]["parallelism"] == 1)
+    shop.wait_said("fewer", "Reconciling", "True", "Progressing")
+    for name in ("held", "queued-held"):
+        # Tried again every 30 s, or as soon as there is news.
+        shop.edit(name, jobTTLSecondsAfterFinished=60)
+        shop.wait_said(name, "Ready", "False", "Suspended")
+        assert shop.said(name)["Stalled"] == ("False", "Suspended")
+    assert shop.kube.get("jobs", held)["spec"]["suspend"] is True
+    eventually(lambda: shop.find("jobs", queued) is None, "the Job is deleted")

@@ -39,6 +39,7 @@ TROUBLES = (
     Reason.NODE_LOST,
     Reason.OOM_KILLED,
     Reason.PODS_DISRUPTED,
+    Reason.JOB_CHANGE_REFUSED,
     Reason.SOURCE_REQUEST_NOT_USABLE,
 )
 """Reconciling's reason first, Stalled's after ten minutes."""

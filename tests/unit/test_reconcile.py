@@ -251,6 +251,36 @@ def test_what_only_waits_is_visited_seldom() -> None:
         assert reconcile(request, jobs, NOW).again == after(seconds)
 
 
+CHANGE = Trouble(Reason.JOB_CHANGE_REFUSED, "by a policy", NOW, final=True)
+HELD = a_job("shards", suspended=True, parallelism=2, completions=2)
+CHANGES: dict[str, tuple[bool, Job, float]] = {
+    "suspending": (True, RUNNING_SHARDS, 0),
+    "resuming": (False, HELD, 0),
+    "stopping at the deadline": (False, RUNNING_SHARDS, 3600),
+}
+
+
+@pytest.mark.parametrize("case", CHANGES)
+def test_a_change_of_a_job_that_is_refused(case: str) -> None:
+    """It is said, and tried again, also while the request should be suspended."""
+    suspend, job, seconds = CHANGES[case]
+    request = msgspec.structs.replace(a_request(SHARDED, suspend=suspend), refused=CHANGE)
+    decision = reconcile(request, [job], after(seconds))
+    assert decision.actions != []
+    assert reason(decision.status, Condition.STALLED) == Reason.JOB_CHANGE_REFUSED
+    assert decision.again == after(seconds + 30)
+    # Fewer Pods is nothing that the rest waits for.
+    milder = msgspec.structs.replace(CHANGE, final=False)
+    if seconds == 0:
+        mild = reconcile(msgspec.structs.replace(request, refused=milder), [job], NOW)
+        assert reason(mild.status, Condition.RECONCILING) == Reason.JOB_CHANGE_REFUSED
+        assert said(mild.status)["Stalled"] == "False"
+    # Why a Job could not be made once says nothing about those that are there.
+    other = Trouble(Reason.JOB_REFUSED, "quota", NOW, final=True)
+    free = reconcile(msgspec.structs.replace(request, refused=other), [job], after(seconds))
+    assert said(free.status)["Stalled"] == "False"
+
+
 def test_suspension_stops_the_clock() -> None:
     decision = reconcile(a_request(SHARDED, suspend=True), [RUNNING_SHARDS], after(10))
     assert names_of(decision.actions) == ["update shards suspend=True"]
