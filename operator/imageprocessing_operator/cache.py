@@ -9,7 +9,8 @@ import msgspec
 from imageprocessing_contract.reasons import Reason
 from imageprocessing_contract.report import Report
 
-from imageprocessing_operator.state import Interruptions, Job, LostReport, Seen, Trouble
+from imageprocessing_operator import disruptions
+from imageprocessing_operator.state import Job, LostReport, Seen, Trouble
 
 Key = tuple[str, str]
 """Namespace and name of a request."""
@@ -19,7 +20,7 @@ class Cache:
     """Newest known state; an event that is older than what is there is dropped."""
 
     def __init__(self, clock: Callable[[], datetime]) -> None:
-        self._clock = clock
+        self._clock, self._started = clock, clock()
         self._requests: dict[Key, Seen] = {}
         self._keys: dict[str, Key] = {}
         self._jobs: dict[str, dict[str, Job]] = {}
@@ -87,8 +88,13 @@ class Cache:
                 job,
                 report=known.report,
                 trouble=trouble,
-                interruptions=interruptions(known, job, self._clock()),
+                interruptions=disruptions.counted(known, job, self._clock()),
             )
+        elif job.interruptions is None and job.created < self._started:
+            request = self._requests.get(self._keys.get(job.request_uid, ("", "")))
+            if request is not None:
+                told = disruptions.remembered(request, job, self._clock())
+                job = msgspec.structs.replace(job, interruptions=told)
         self._jobs.setdefault(job.request_uid, {})[job.uid] = job
         self._changed.add(job.uid)
         return None if _same(job, known) else self._keys.get(job.request_uid)
@@ -159,26 +165,6 @@ class Cache:
 
     def _is_gone(self, what: Seen | Job) -> bool:
         return int(what.resource_version) <= self._gone.get(what.uid, -1)
-
-
-def interruptions(known: Job, job: Job, now: datetime) -> Interruptions | None:
-    """Those known before, and Pods that went between the two without an end that counts.
-
-    A Pod that is evicted or deleted leaves nothing behind in the Job, and most often no Pod.
-    """
-    on = job.succeeded + job.failed_indexes > known.succeeded + known.failed_indexes
-    before = None if on else known.interruptions
-    if known.suspended or job.suspended or job.deleting or job.ended:
-        return before
-    surplus = max(0, known.active - job.parallelism)
-    went = known.ready - job.ready - (job.finished_pods - known.finished_pods) - surplus
-    if went <= 0:
-        return before
-    return Interruptions(
-        count=went + (before.count if before else 0),
-        first=before.first if before else now,
-        last=now,
-    )
 
 
 def _same(new: Seen | Job, known: Seen | Job | None) -> bool:

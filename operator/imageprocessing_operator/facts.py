@@ -11,15 +11,13 @@ from imageprocessing_contract.report import Done, Report
 from imageprocessing_contract.task import Step
 
 from imageprocessing_operator import conditions
-from imageprocessing_operator.conditions import STALLED_AFTER, Phase, Said
+from imageprocessing_operator.conditions import Phase, Said
 from imageprocessing_operator.progress import reckon
 from imageprocessing_operator.state import Job, Request, Trouble
 from imageprocessing_operator.status import Images, Shards, Status, Steps, Webhook
 
 MAX_SUSPENDED = 3_153_600_000
 """Seconds of all suspensions that status holds, as in the CRD: a hundred years."""
-DISRUPTIONS = 3
-"""Pods that went while they ran, without any that got done: one drain of a node is no trouble."""
 
 
 class Facts:
@@ -121,18 +119,6 @@ class Facts:
         refused = self.request.refused
         changes = refused is not None and refused.reason == Reason.JOB_CHANGE_REFUSED
         return refused if changes else None
-
-    def disruption(self, job: Job) -> Trouble | None:
-        """Pods that are ended from outside again and again; each time it goes on, or begins anew."""
-        known = job.interruptions
-        if known is None or known.count < DISRUPTIONS or self.now - known.last >= STALLED_AFTER:
-            return None
-        # Without their number, or every one would be a write of status.
-        message = (
-            f"Pods of Job {job.name} are evicted or deleted again and again while they run; "
-            "kubectl get events says by whom"
-        )
-        return Trouble(Reason.PODS_DISRUPTED, message, known.first)
 
     def take_catalogue(self, report: Report) -> None:
         """Counts of the catalogue into status."""

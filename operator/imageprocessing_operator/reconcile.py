@@ -14,7 +14,7 @@ from imageprocessing_contract.reasons import Condition, EventReason, Reason
 from imageprocessing_contract.report import Done, Report
 from imageprocessing_contract.task import Step
 
-from imageprocessing_operator import conditions, outbox
+from imageprocessing_operator import conditions, disruptions, outbox
 from imageprocessing_operator.actions import (
     Action,
     CreateJob,
@@ -160,7 +160,7 @@ class _Visit:
             odd = job.terminating or job.failed or job.ready < max(1, job.active)
             if odd and not job.suspended:
                 actions.append(FindTrouble(job))
-        trouble = job.trouble or self.facts.refused_change or self.facts.disruption(job)
+        trouble = job.trouble or self.facts.refused_change or disruptions.trouble(job, self.now)
         return self.carry_on(step, actions, trouble)
 
     def adjusting(self, job: Job) -> list[Action]:

@@ -57,8 +57,13 @@ def test_shards_that_never_get_done(shop: Shop) -> None:
     shop.wait_said("shards", "Reconciling", "True", "PodsDisrupted")
     assert shop.said("shards")["Stalled"][0] == "False"
     first, second, third = start(shop, job, 3)
-    # That they run is not enough: the others did, too.
+    # That they run is not enough: the others did, too. Nor is another operator.
     shop.wait_said("shards", "Reconciling", "True", "PodsDisrupted")
+    shop.operator.kill()
+    shop.operator.start()
+    shop.apply("later")
+    shop.wait_said("later", "Ready", "Unknown", "Planning")
+    assert shop.said("shards")["Reconciling"] == ("True", "PodsDisrupted")
     shop.kubelet.end(first)
     shop.wait_said("shards", "Reconciling", "True", "Progressing")
     for pod in (second, third):

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 from imageprocessing_contract.reasons import Reason
-from imageprocessing_operator.cache import Cache, interruptions
+from imageprocessing_operator.cache import Cache
 from imageprocessing_operator.state import Interruptions, Job, Request, Trouble
 
 from tests.unit.operator_state import NOW, PLANNED, UID, a_job, a_request
@@ -183,26 +183,6 @@ def test_what_was_found_out_stays_with_the_job() -> None:
 
 
 RUNNING = a_job("shards", active=2, ready=2, parallelism=2, completions=9)
-GONE: dict[str, tuple[dict[str, Any], int]] = {
-    "evicted": ({"ready": 1}, 1),
-    "all of them": ({"ready": 0, "active": 0, "terminating": 2}, 2),
-    "another in its place": ({"ready": 1, "active": 2}, 1),
-    "done": ({"ready": 1, "succeeded": 1, "finished_pods": 1}, 0),
-    "failed": ({"ready": 1, "finished_pods": 1}, 0),
-    "failed for good": ({"ready": 1, "failed_indexes": 1, "finished_pods": 1}, 0),
-    "suspended": ({"ready": 0, "suspended": True}, 0),
-    "fewer wanted": ({"ready": 1, "parallelism": 1}, 0),
-    "being deleted": ({"ready": 0, "deleting": True}, 0),
-    "ended": ({"ready": 0, "ended": "Failed"}, 0),
-    "one more": ({"ready": 3}, 0),
-}
-
-
-@pytest.mark.parametrize("case", GONE)
-def test_pods_that_went_while_they_ran(case: str) -> None:
-    fields, expected = GONE[case]
-    found = interruptions(RUNNING, msgspec.structs.replace(RUNNING, **fields), NOW)
-    assert (found.count if found else 0) == expected
 
 
 def test_they_are_counted_until_one_is_done() -> None:

@@ -1,0 +1,97 @@
+"""Pods that are ended from outside while they run."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import msgspec
+import pytest
+from imageprocessing_contract.reasons import Condition, Reason
+from imageprocessing_operator import conditions
+from imageprocessing_operator.cache import Cache
+from imageprocessing_operator.conditions import Phase, Said
+from imageprocessing_operator.disruptions import ENOUGH, counted, remembered, trouble
+from imageprocessing_operator.state import Interruptions, Job
+from imageprocessing_operator.status import Shards, Status
+
+from tests.unit.operator_state import NOW, a_job, a_request, after
+
+RUNNING = a_job("shards", active=2, ready=2, parallelism=2, completions=9)
+GONE: dict[str, tuple[dict[str, Any], int]] = {
+    "evicted": ({"ready": 1}, 1),
+    "all of them": ({"ready": 0, "active": 0, "terminating": 2}, 2),
+    "another in its place": ({"ready": 1, "active": 2}, 1),
+    "done": ({"ready": 1, "succeeded": 1, "finished_pods": 1}, 0),
+    "failed": ({"ready": 1, "finished_pods": 1}, 0),
+    "failed for good": ({"ready": 1, "failed_indexes": 1, "finished_pods": 1}, 0),
+    "suspended": ({"ready": 0, "suspended": True}, 0),
+    "fewer wanted": ({"ready": 1, "parallelism": 1}, 0),
+    "being deleted": ({"ready": 0, "deleting": True}, 0),
+    "ended": ({"ready": 0, "ended": "Failed"}, 0),
+    "one more": ({"ready": 3}, 0),
+}
+
+
+@pytest.mark.parametrize("case", GONE)
+def test_pods_that_went_while_they_ran(case: str) -> None:
+    fields, expected = GONE[case]
+    found = counted(RUNNING, msgspec.structs.replace(RUNNING, **fields), NOW)
+    assert (found.count if found else 0) == expected
+
+
+WHY = Said("True", Reason.PODS_DISRUPTED, "evicted")
+RECONCILING = conditions.running(Reason.PROCESSING, "", WHY)
+STALLED = conditions.blocked(Reason.PODS_DISRUPTED, "evicted")
+
+
+def told(phase: Phase, at: datetime = NOW) -> Status:
+    """A status that says so, with one shard of nine done and one failed."""
+    said = {Condition.RECONCILING: phase.reconciling, Condition.STALLED: phase.stalled}
+    found = conditions.apply(Status(), 1, at, said)
+    return Status(conditions=found, shards=Shards(total=9, succeeded=1, failed=1))
+
+
+GOING = msgspec.structs.replace(RUNNING, succeeded=1, failed_indexes=1)
+REMEMBERED: dict[str, tuple[Status, Job, datetime | None]] = {
+    "reconciling": (told(RECONCILING), GOING, after(3600)),
+    "stalled": (told(STALLED, after(900)), GOING, after(300)),
+    "another trouble": (
+        told(conditions.blocked(Reason.UNSCHEDULABLE, "no node")),
+        GOING,
+        None,
+    ),
+    "nothing was said": (Status(), GOING, None),
+    "it got on": (told(STALLED), msgspec.structs.replace(GOING, succeeded=2), None),
+    "it failed on": (told(STALLED), msgspec.structs.replace(GOING, failed_indexes=2), None),
+    "it ended": (told(STALLED), msgspec.structs.replace(GOING, ended="Failed"), None),
+    "a plan": (told(RECONCILING), a_job("plan"), after(3600)),
+}
+
+
+@pytest.mark.parametrize("case", REMEMBERED)
+def test_what_an_earlier_process_said(case: str) -> None:
+    """It holds on until the Job gets on, or ten minutes are quiet, and stays Stalled."""
+    status, job, since = REMEMBERED[case]
+    now = after(3600)
+    found = remembered(a_request(status), job, now)
+    expected = since and Interruptions(count=ENOUGH, first=since, last=now)
+    assert found == expected
+    if since is None:
+        return
+    after_it = msgspec.structs.replace(job, interruptions=found)
+    told_again = trouble(after_it, after(3600 + 599))
+    assert told_again is not None
+    assert (told_again.reason, told_again.since) == (Reason.PODS_DISRUPTED, since)
+    assert trouble(after_it, after(3600 + 600)) is None
+
+
+def test_only_of_jobs_that_an_earlier_process_had() -> None:
+    """One that was made anew has not met anything yet; a list does not bring it back."""
+    cache = Cache(lambda: after(3600))
+    cache.expect_list()
+    old = msgspec.structs.replace(GOING, created=after(3599))
+    new = msgspec.structs.replace(GOING, created=after(3600), uid="new")
+    cache.replace([a_request(told(RECONCILING))], [old, new])
+    known = {job.uid: job.interruptions is not None for job in cache.jobs(a_request().uid)}
+    assert known == {old.uid: True, "new": False}
