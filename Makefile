@@ -88,6 +88,10 @@ docs: $(VENV)-docs/.ready ## Build the site in dist/site; a broken link fails
 docs-reference: $(READY) ## Write docs/reference.md from the CRD
 	$(BIN)/python -m docs.site.reference > docs/reference.md
 
+.PHONY: docs-screenshots
+docs-screenshots: $(READY) ## Take the pictures of the pages anew (needs Chromium)
+	$(BIN)/python -m docs.site.screenshots
+
 .PHONY: sbom
 sbom: $(VENV)-sbom/.ready $(VENV)-operator/.ready $(VENV)-worker/.ready ## Write what each image holds to dist/*.cdx.json
 	@# Validation takes five seconds of CPU each, of what a library writes.

@@ -1,8 +1,8 @@
 """Puts the site's pages together: python -m docs.site.pages FOLDER.
 
 Pages are docs/*.md and the ones that have their place elsewhere in the repository. Their links
-lead to files, so that GitHub shows them; on the site a link to a page leads to that page, and a
-link to any other file to GitHub.
+lead to files, so that GitHub shows them; on the site a link to a page leads to that page, one to
+a picture of docs/screenshots to the site's copy, and one to any other file to GitHub.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCE = "https://github.com/imageprocessing-operator/imageprocessing-operator/blob/main/"
+SCREENSHOTS = ROOT / "docs" / "screenshots"
 ELSEWHERE = {
     "benchmarks.md": "benchmarks/README.md",
     "changelog.md": "CHANGELOG.md",
@@ -36,6 +37,8 @@ def moved(text: str, source: Path, pages: dict[str, Path]) -> str:
         target = (source.parent / found[1]).resolve()
         if target in names:
             return names[target]
+        if target.parent == SCREENSHOTS and target.exists():
+            return f"{SCREENSHOTS.name}/{target.name}"
         if not target.exists():
             raise FileNotFoundError(f"{source.relative_to(ROOT)} links to {found[1]}")
         return SOURCE + str(target.relative_to(ROOT))
@@ -48,6 +51,7 @@ def main() -> None:
     folder = Path(sys.argv[1])
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
+    shutil.copytree(SCREENSHOTS, folder / SCREENSHOTS.name)
     pages = sources()
     for name, source in pages.items():
         (folder / name).write_text(moved(source.read_text(), source, pages))

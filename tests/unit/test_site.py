@@ -12,7 +12,7 @@ import yaml
 from imageprocessing_contract.crd import crd_yaml
 
 from docs.site.offline import loads_from_elsewhere
-from docs.site.pages import ROOT, SOURCE, moved, sources
+from docs.site.pages import ROOT, SCREENSHOTS, SOURCE, moved, sources
 from docs.site.reference import page
 
 
@@ -53,6 +53,17 @@ def test_every_page_is_in_the_navigation_once() -> None:
         for name in ([entry] if isinstance(entry, str) else next(iter(entry.values())))
     ]
     assert sorted(listed) == sorted(sources())
+
+
+def test_pictures_are_shown_and_small() -> None:
+    """Each is on a page, whose link leads to the site's own copy."""
+    pages = sources()
+    text = "".join(moved(source.read_text(), source, pages) for source in pages.values())
+    pictures = list(SCREENSHOTS.iterdir())
+    assert pictures
+    for picture in pictures:
+        assert f"]({SCREENSHOTS.name}/{picture.name})" in text
+        assert picture.stat().st_size < 150_000
 
 
 def test_links_of_every_page_lead_somewhere() -> None:
