@@ -76,7 +76,7 @@ def test_an_own_catalogue(tmp_path: Path) -> None:
     assert [(tmp_path / "results" / url).is_file() for url in stored] == [True] * 3
 
 
-def test_the_quickstart_has_the_same_commands() -> None:
+def test_other_pages_have_the_same_commands() -> None:
     """Those that are tried: here, and in tests/e2e/test_readme.py."""
     quickstart = "docs/quickstart.md"
     (catalogue,) = blocks("README.md", "imageprocessing-operator", "csv")
@@ -90,3 +90,5 @@ def test_the_quickstart_has_the_same_commands() -> None:
     assert blocks(quickstart, "A first request", "sh")[0] == first
     assert blocks(quickstart, "A first request") == blocks("README.md", "Install it")
     assert blocks(quickstart, "Your own catalogue in the cluster", "sh")[0] == submit
+    whole = "With Cloud Storage, Firestore and a webhook"
+    assert blocks("docs/install.md", "A first request", "sh") == blocks("README.md", whole, "sh")
