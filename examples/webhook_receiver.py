@@ -1,6 +1,9 @@
 """Receives the webhook, and believes it only if its signature is right.
 
 pip install standardwebhooks; WEBHOOK_SECRET=whsec_... python webhook_receiver.py
+
+WEBHOOK_SECRET is the signing secret of the request's spec.webhook.secretKeyRef, PORT by default
+8080. The operator sends to private addresses only where the chart's webhook.allowedNetworks allows.
 """
 
 from __future__ import annotations
@@ -33,4 +36,4 @@ class Receiver(BaseHTTPRequestHandler):
 
 
 if __name__ == "__main__":
-    HTTPServer(("", 8080), Receiver).serve_forever()
+    HTTPServer(("", int(os.environ.get("PORT", "8080"))), Receiver).serve_forever()

@@ -12,6 +12,8 @@ EXIT_DONE, EXIT_FAILED, EXIT_USAGE, EXIT_PARTLY, EXIT_INTERRUPTED = 0, 1, 2, 3, 
 EXIT_CODES = """Exit code: 0 all images done, 3 finished with failures, 1 failed, 2 usage or
 invalid input, 130 interrupted."""
 
+HOW_TO_ALLOW = "Private addresses are allowed with --allow-network CIDR."
+
 
 class CommandError(click.ClickException):
     """Ends the command with exit code 1; the message says what to do."""

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
+import httpx
 import pytest
 from imageprocessing_operator.outbox import DELAYS
 from standardwebhooks.webhooks import Webhook
@@ -17,7 +21,9 @@ from standardwebhooks.webhooks import Webhook
 from tests.apiserver import kubelet
 from tests.apiserver.kube import Object, eventually
 from tests.apiserver.shop import Shop, hook
+from tests.cluster.control_plane import free_port
 from tests.e2e.receiver import SECRET, Answer, Receiver, receiving
+from tests.pages import ROOT
 
 ALLOWED, REFUSED = "127.0.0.2", "127.0.0.1"  # see the fixture shop
 ANOTHER_SECRET = "whsec_" + base64.b64encode(bytes(range(24))).decode()
@@ -38,6 +44,38 @@ def finished(shop: Shop, name: str, **webhook: Any) -> None:
     """A request that succeeds, with a webhook."""
     shop.apply(name, webhook=webhook)
     shop.finish_step(name, "plan", kubelet.whole(2))
+
+
+def test_the_example_receiver_believes_the_operator_alone(shop: Shop) -> None:
+    """examples/webhook_receiver.py, as its first lines say to start it."""
+    port = str(free_port())
+    environment = {**os.environ, "WEBHOOK_SECRET": SECRET, "PORT": port}
+    command = [sys.executable, str(ROOT / "examples" / "webhook_receiver.py")]
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as example:
+        try:
+            url = f"http://{ALLOWED}:{port}/"
+            eventually(lambda: is_up(url), "the example listens")
+            finished(shop, "example", **hook(url))
+            shop.wait_said("example", "Notified", "True", "Delivered")
+            forged = Webhook(ANOTHER_SECRET).sign("msg_1", datetime.now(UTC), "{}")
+            headers = {"webhook-id": "msg_1", "webhook-signature": forged}
+            headers["webhook-timestamp"] = str(int(datetime.now(UTC).timestamp()))
+            answer = httpx.post(url, content="{}", headers=headers)
+            assert answer.status_code == httpx.codes.UNAUTHORIZED
+        finally:
+            example.kill()
+        _, said = example.communicate()
+    told = [line for line in said.splitlines() if line.startswith("INFO:root:")]
+    request_id = shop.status("example")["requestID"]
+    assert told == [f"INFO:root:{request_id} completed: gs://b/r.csv"]
+
+
+def is_up(url: str) -> bool:
+    try:
+        httpx.get(url)
+    except httpx.TransportError:
+        return False
+    return True
 
 
 def test_it_is_delivered_once_and_verifies(shop: Shop, receiver: Receiver) -> None:

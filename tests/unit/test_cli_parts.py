@@ -294,6 +294,10 @@ def test_validate_says_every_error_with_its_line(tmp_path: Path) -> None:
         f"{catalogue}:2: EmptyProductName: line 2 has no product name\n"
         f"{catalogue}:3: DuplicateSerialNumber: line 3 repeats the serial number '1' of line 2\n"
     )
+    catalogue.write_text("Serial Number,Product Name,Input Image Urls\n1,Suit,http://10.0.0.1/1\n")
+    assert ipr("validate", catalogue).stderr.splitlines()[1:] == [
+        "Private addresses are allowed with --allow-network CIDR."
+    ]
     manifest = tmp_path / "request.yaml"
     manifest.write_text(
         "# a comment\n---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: products}\n"

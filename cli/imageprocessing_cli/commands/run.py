@@ -21,6 +21,7 @@ from imageprocessing_cli.errors import (
     EXIT_FAILED,
     EXIT_INTERRUPTED,
     EXIT_PARTLY,
+    HOW_TO_ALLOW,
     UsageError,
 )
 from imageprocessing_cli.local import Interrupted, LocalRun, StepFailedError
@@ -32,7 +33,6 @@ _WORDS = {
     "shards": "Processing",
     "finalize": "Writing the results",
 }
-_ALLOWED = "Private addresses are allowed with --allow-network CIDR."
 
 
 @click.command()
@@ -107,7 +107,7 @@ def run(file: Path, folder: Path, csv: Path | None, allowed: tuple[str, ...]) ->
 
 def _say_how_to_mend(message: str, csv: Path | None) -> None:
     if NOT_PUBLIC in message:
-        click.echo(_ALLOWED, err=True)
+        click.echo(HOW_TO_ALLOW, err=True)
     if csv:
         click.echo(f"Every error with its line: ipr validate {csv}", err=True)
 
@@ -143,6 +143,6 @@ def _say(report: Report, outcome: Phase, folder: Path, request_id: str) -> None:
         lines.append(f"  Failed   {folder / names.FAILED_CSV}")
         lines += [f"    line {f.line}: {f.url}: {f.reason}: {f.message}" for f in done.failures]
         if any(f.reason == ImageReason.ADDRESS_NOT_ALLOWED for f in done.failures):
-            lines.append(f"  {_ALLOWED}")
+            lines.append(f"  {HOW_TO_ALLOW}")
         lines.append("  To try the failures again: --csv with that file, and another --output.")
     click.echo("\n".join(lines))

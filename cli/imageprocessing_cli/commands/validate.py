@@ -8,9 +8,10 @@ from typing import Any
 
 import click
 from imageprocessing_contract import names
+from imageprocessing_contract.guard import NOT_PUBLIC
 
 from imageprocessing_cli.catalogue_check import Checked, check_catalogue, read_file
-from imageprocessing_cli.errors import EXIT_USAGE, UsageError
+from imageprocessing_cli.errors import EXIT_USAGE, HOW_TO_ALLOW, UsageError
 from imageprocessing_cli.options import allow_network
 
 _CATALOGUES = {".csv", ".tsv", ".txt"}
@@ -47,6 +48,8 @@ def validate(file: Path, csv: Path | None, allowed: tuple[str, ...]) -> None:
             said += _report(str(csv), check_catalogue(read_file(csv), allowed))
     for line in said:
         click.echo(line, err=True)
+    if any(NOT_PUBLIC in line for line in said):
+        click.echo(HOW_TO_ALLOW, err=True)
     if said:
         sys.exit(EXIT_USAGE)
 
