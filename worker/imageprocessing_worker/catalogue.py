@@ -33,8 +33,11 @@ _NEXT_URL = re.compile(r",(?=\s*[A-Za-z][A-Za-z0-9+.-]*://)")
 _SECRET = re.compile(r"(://).*", re.DOTALL)
 _KNOWN = (names.COLUMN_SERIAL, names.COLUMN_PRODUCT, names.COLUMN_URLS)
 _REPLACED = re.compile(
-    rf"\s*(?:{names.COLUMN_OUTPUT_URLS}(?: [0-9]+w)?|{names.COLUMN_REASON})\s*", re.IGNORECASE
+    rf"(?:{names.COLUMN_OUTPUT_URLS}(?: [0-9]+w)?|{names.COLUMN_REASON})", re.IGNORECASE
 )
+# Nobody sees them, and web pages and spreadsheets leave them behind: soft hyphen, zero-width
+# space and joiners, word joiner, byte order mark.
+_INVISIBLE = dict.fromkeys(map(ord, "\u00ad\u200b\u200c\u200d\u2060\ufeff"))
 
 # Lines bounds what csv.reader is given; its own bound is for all of the process.
 csv.field_size_limit(MAX_COPY)
@@ -101,7 +104,7 @@ class Catalogue:
         self._width = len(cells)
         self._urls_cell = find_column(cells, names.COLUMN_URLS, line)
         self._needed = 1 + max(find_column(cells, column, line) for column in _KNOWN)
-        self._kept = [i for i, cell in enumerate(cells) if not _REPLACED.fullmatch(cell)]
+        self._kept = [i for i, cell in enumerate(cells) if not _REPLACED.fullmatch(_as_seen(cell))]
         self._replaced = len(self._kept) < len(cells)
         kept = [cells[i] for i in self._kept]
         self.header = Header(
@@ -208,8 +211,13 @@ def read_copy(chunks: Iterable[bytes], delimiter: str) -> Iterator[list[str]]:
         yield record
 
 
+def _as_seen(name: str) -> str:
+    """A column's name without what cannot be seen; one plain space for any run of spaces."""
+    return " ".join(name.translate(_INVISIBLE).split())
+
+
 def _is(cell: str, *columns: str) -> bool:
-    return cell.strip().casefold() in [column.casefold() for column in columns]
+    return _as_seen(cell).casefold() in [column.casefold() for column in columns]
 
 
 def _delimiter(first_line: str) -> str:
