@@ -53,7 +53,8 @@ class _Notes(msgspec.Struct):
         if before is not None and refused is not None and before.reason == refused.reason:
             refused = msgspec.structs.replace(refused, since=before.since)
         self.refused = refused
-        return (before and before.message) != (refused and refused.message)
+        # Not by its words, in which a policy may count or date its refusals.
+        return (before and before.reason) != (refused and refused.reason)
 
 
 class Visitor:
