@@ -39,7 +39,7 @@ class Freshness:
         self._started = clock()
         self._seen: dict[str, float] = {}
         self._since: dict[str, int] = {}
-        self._refused: dict[str, int] = {}
+        self._refused: dict[tuple[str, bool], int] = {}  # by path, and whether it is a watch
 
     def trace(self) -> aiohttp.TraceConfig:
         """For the session that the watches use."""
@@ -73,8 +73,8 @@ class Freshness:
 
     def missing(self, watches: int) -> str | None:
         """What is not watched, None while all are."""
-        for path, status in self._refused.items():
-            return f"the watch of {path} is refused: {status}"
+        for (path, watch), status in self._refused.items():
+            return f"the {'watch' if watch else 'list'} of {path} is refused: {status}"
         return self._unconnected(watches)
 
     def _unconnected(self, watches: int) -> str | None:
@@ -91,14 +91,15 @@ class Freshness:
         path, query, status = params.url.path, params.url.query, params.response.status
         watch = query.get("watch") == "true"
         self._metrics.count_call("watch" if watch else "list", status)
-        if status != 200:
-            self._refused[path] = status
+        if status >= 400:
+            self._refused[path, watch] = status
             return
+        self._refused.pop((path, watch), None)
         if not watch:
             if path in self._seen:
                 self._on_gap()
             return
-        self._refused.pop(path, None)
+        self._refused.pop((path, False), None)
         now = self._clock()
         if path in self._seen and abs(now - self._seen[path] - WATCH) > _SLACK:
             self._on_gap()

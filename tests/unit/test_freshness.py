@@ -53,12 +53,26 @@ async def test_lists_and_refusals_are_no_watch() -> None:
     assert freshness.stale(2) == "1 of 2 watches have connected"
     await connect(freshness, "/jobs")
     await connect(freshness, "/requests", watch="false", status=500)
-    assert freshness.missing(2) == "the watch of /requests is refused: 500"
+    await connect(freshness, "/events", watch="false", status=201)
+    assert freshness.missing(2) == "the watch of /requests is refused: 403"
     await connect(freshness, "/requests")
     assert (freshness.missing(2), freshness.stale(2)) == (None, None)
     await connect(freshness, "/requests", status=403)
     assert freshness.missing(2) == "the watch of /requests is refused: 403"
     assert freshness.stale(2) is None, "it is not dead yet"
+
+
+async def test_a_refused_call_of_the_start_is_made_up_for_by_the_next() -> None:
+    """Kopf asks what resources there are before it watches; a list proves no watch, though."""
+    freshness = Freshness(Metrics(), lambda: None, Clock())
+    await connect(freshness, "/apis/batch/v1", watch="false", status=503)
+    assert freshness.missing(1) == "the list of /apis/batch/v1 is refused: 503"
+    await connect(freshness, "/apis/batch/v1", watch="false")
+    await connect(freshness, "/jobs", status=403)
+    await connect(freshness, "/jobs", watch="false")
+    assert freshness.missing(1) == "the watch of /jobs is refused: 403"
+    await connect(freshness, "/jobs")
+    assert freshness.missing(1) is None
 
 
 async def test_a_watch_that_begins_anew_may_have_lost_something() -> None:
