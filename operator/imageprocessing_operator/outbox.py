@@ -75,6 +75,9 @@ def visit(request: Request, now: datetime) -> Visit:
     if request.delivery is not None and request.delivery.attempt == webhook.attempts + 1:
         return _take_in(request, webhook, request.delivery, now)
     due = webhook.next_attempt_time or now
+    if request.generation != request.status.observed_generation:
+        due = now  # the edit may be what the receiver lacked
+        webhook = msgspec.structs.replace(webhook, next_attempt_time=now)
     return Visit(
         webhook=webhook,
         notified=_as_before(request),
@@ -84,7 +87,10 @@ def visit(request: Request, now: datetime) -> Visit:
 
 
 def _take_in(request: Request, webhook: Webhook, delivery: Delivery, now: datetime) -> Visit:
-    if delivery.outcome == "gone" and delivery.generation != request.generation:
+    last = delivery.outcome == "gone" or (
+        delivery.outcome == "failed" and delivery.attempt >= len(DELAYS)
+    )
+    if last and delivery.generation != request.generation:
         # The spec was edited meanwhile, perhaps because of this very answer.
         fresh = Webhook(event_id=webhook.event_id, next_attempt_time=now)
         return Visit(webhook=fresh, notified=_as_before(request), again=now)
@@ -103,7 +109,7 @@ def _take_in(request: Request, webhook: Webhook, delivery: Delivery, now: dateti
         message = f"the webhook was delivered at attempt {delivery.attempt}"
         done = msgspec.structs.replace(tried, delivered_time=now, next_attempt_time=None)
         return _delivered(done, [Event(EventReason.WEBHOOK_DELIVERED, message)])
-    if delivery.outcome == "gone" or tried.attempts >= len(DELAYS):
+    if last:
         message = f"given up after attempt {delivery.attempt}: {delivery.message}"
         return Visit(
             webhook=msgspec.structs.replace(tried, next_attempt_time=None),

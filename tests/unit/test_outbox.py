@@ -106,10 +106,22 @@ def test_giving_up(outcome: str, attempt: int) -> None:
         assert outbox.visit(back, after(9999)).settled
 
 
-def test_an_edit_during_the_last_attempt_starts_over() -> None:
-    visit = outbox.visit(finished(delivery=a_delivery("gone"), generation=2), NOW)
+@pytest.mark.parametrize(("outcome", "attempt"), GIVEN_UP)
+def test_an_edit_during_the_last_attempt_starts_over(outcome: str, attempt: int) -> None:
+    before = msgspec.structs.replace(DUE, attempts=attempt - 1)
+    ended = a_delivery(outcome, attempt=attempt)
+    visit = outbox.visit(finished(before, ended, generation=2), NOW)
     assert visit.webhook == Webhook(event_id="msg_1", next_attempt_time=NOW)
     assert visit.again == NOW
+
+
+def test_an_edit_between_attempts_is_tried_at_once() -> None:
+    """It may be what the receiver lacked; the attempts so far still count."""
+    waiting = Webhook(event_id="msg_1", attempts=7, next_attempt_time=after(36_000))
+    assert attempts(outbox.visit(finished(waiting), NOW)) == []
+    edited = outbox.visit(finished(waiting, generation=2), NOW)
+    assert attempts(edited) == [8]
+    assert edited.webhook == msgspec.structs.replace(waiting, next_attempt_time=NOW)
 
 
 def test_a_missing_secret_is_no_attempt() -> None:
