@@ -24,17 +24,17 @@ async def read_report(api: API, job: Job) -> Report | LostReport:
         core_path("pods", job.namespace),
         {"labelSelector": job.pods, "fieldSelector": f"status.phase={phase}"},
     )
-    return pick_report([pod async for pod in found], job)
+    # Only how they ended is kept: each holds the whole task, and with it an inline catalogue.
+    return pick_report([end async for pod in found if (end := termination(pod)) is not None], job)
 
 
-def pick_report(pods: list[dict[str, Any]], job: Job) -> Report | LostReport:
-    """The report of the Pod that ended last; a completed step's must come from exit code 0."""
-    ended = [end for pod in pods if (end := termination(pod)) is not None]
+def pick_report(ended: list[dict[str, Any]], job: Job) -> Report | LostReport:
+    """The report of what ended last; a completed step's must come from exit code 0."""
     if job.ended == "Complete":
         ended = [end for end in ended if end.get("exitCode") == report.EXIT_DONE]
     if not ended:
         return LostReport("no Pod of it is left")
-    last = max(ended, key=lambda end: end.get("finishedAt") or "")
+    last = max(ended, key=ended_at)
     try:
         found = report.decode(last.get("message", ""))
     except msgspec.DecodeError as error:
@@ -105,6 +105,11 @@ def _cut(found: Report) -> Report:
     if error := found.error:
         found = replace(found, error=replace(error, message=redact.printable(error.message)))
     return found
+
+
+def ended_at(end: dict[str, Any]) -> str:
+    """When that was; of a Pod that nobody saw end, before all others."""
+    return end.get("finishedAt") or ""
 
 
 def termination(pod: dict[str, Any]) -> dict[str, Any] | None:

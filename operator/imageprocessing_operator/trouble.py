@@ -16,7 +16,7 @@ from imageprocessing_contract import names
 from imageprocessing_contract.reasons import Reason
 
 from imageprocessing_operator.api import API, APIError, Object, core_path
-from imageprocessing_operator.reports import termination
+from imageprocessing_operator.reports import ended_at, termination
 from imageprocessing_operator.state import Job, Trouble
 
 _PODS = 5
@@ -116,7 +116,7 @@ async def _killed_pods(api: API, job: Job, now: datetime) -> tuple[Reason, str] 
     """The last Pod that failed, if it needed more memory than it may have."""
     pods = await _pods(api, job, _FAILED_PODS, fieldSelector="status.phase=Failed")
     ends = [end for pod in pods if (end := termination(pod)) is not None]
-    last = max(ends, key=lambda end: str(end.get("finishedAt")), default={})
+    last = max(ends, key=ended_at, default={})
     if last.get("reason") != "OOMKilled":
         return None
     if datetime.fromisoformat(last["finishedAt"]) + _LONGEST_BACKOFF < now:

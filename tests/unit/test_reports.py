@@ -14,8 +14,8 @@ import yaml
 from imageprocessing_contract import report
 from imageprocessing_contract.crd import crd_yaml
 from imageprocessing_operator.reconcile import reconcile
-from imageprocessing_operator.reports import pick_report
-from imageprocessing_operator.state import LostReport
+from imageprocessing_operator.reports import pick_report, termination
+from imageprocessing_operator.state import Job, LostReport
 
 from tests.unit.operator_state import NOW, PLANNED, a_job, a_request, done
 
@@ -35,9 +35,14 @@ def ended(message: str | None, code: int = 0, second: int = 0) -> dict[str, Any]
 def test_the_last_pod_counts() -> None:
     text = report.encode(ERROR).decode()
     pods = [ended(text, 42, 9), ended("", 1, 3), {"status": {}}]
-    assert pick_report(pods, FAILED) == ERROR
+    assert picked(pods, FAILED) == ERROR
     # A completed step's Pod is the one with exit code 0, whatever ended after it.
-    assert pick_report([ended(TEXT, 0, 3), ended("", 143, 9)], COMPLETE) == PLANNED
+    assert picked([ended(TEXT, 0, 3), ended("", 143, 9)], COMPLETE) == PLANNED
+
+
+def picked(pods: list[dict[str, Any]], job: Job) -> report.Report | LostReport:
+    """What read_report() makes of these Pods."""
+    return pick_report([end for pod in pods if (end := termination(pod))], job)
 
 
 def changed(**fields: Any) -> str:
@@ -69,7 +74,7 @@ LOST = {
 
 @pytest.mark.parametrize("case", LOST)
 def test_lost(case: str) -> None:
-    assert isinstance(pick_report(LOST[case], COMPLETE), LostReport)
+    assert isinstance(picked(LOST[case], COMPLETE), LostReport)
 
 
 def test_it_is_cut_to_the_limits_of_status() -> None:
@@ -82,7 +87,7 @@ def test_it_is_cut_to_the_limits_of_status() -> None:
         catalogue=report.Catalogue(rows=1, images=1, invalid_rows=1, samples=[sample] * 11),
         done=done(1, failures=[failure] * 11),
     )
-    found = pick_report([ended(msgspec.json.encode(wide).decode())], COMPLETE)
+    found = picked([ended(msgspec.json.encode(wide).decode())], COMPLETE)
     assert isinstance(found, report.Report)
     assert found.catalogue is not None
     assert found.done is not None
@@ -113,7 +118,7 @@ def test_what_a_terminal_would_obey_and_what_is_secret_is_left_out() -> None:
         ),
         error=report.Error(reason="x", message=escape),
     )
-    found = pick_report([ended(msgspec.json.encode(hostile).decode())], COMPLETE)
+    found = picked([ended(msgspec.json.encode(hostile).decode())], COMPLETE)
     texts = list(leaves(msgspec.to_builtins(found)))
     assert sum("https://x/y" in str(leaf) for _, leaf in texts) == 9
     assert all(str(leaf).isprintable() and "u:p" not in str(leaf) for _, leaf in texts)
@@ -157,7 +162,7 @@ def test_status_takes_what_a_report_says_or_it_is_lost(left_out: list[str]) -> N
             for key in path[:-1]:
                 inner = inner[key]
             inner[path[-1]] = odd
-            found = pick_report([ended(json.dumps(hostile))], COMPLETE)
+            found = picked([ended(json.dumps(hostile))], COMPLETE)
             job = msgspec.structs.replace(COMPLETE, report=found)
             written = msgspec.to_builtins(reconcile(a_request(), [job], NOW).status)
             LIMITS.validate(written)

@@ -120,8 +120,10 @@ async def test_the_same_cause_keeps_its_time() -> None:
     assert found.since == after(60)
 
 
-def failed(reason: str, second: int) -> dict[str, Any]:
-    end = {"reason": reason, "finishedAt": f"2026-03-01T12:00:{second:02}Z"}
+def failed(reason: str, second: int | None) -> dict[str, Any]:
+    """A Pod that ended then; of one that nobody saw end, the kubelet writes null."""
+    when = None if second is None else f"2026-03-01T12:00:{second:02}Z"
+    end = {"reason": reason, "finishedAt": when}
     return {"status": {"containerStatuses": [{"name": "worker", "state": {"terminated": end}}]}}
 
 
@@ -131,6 +133,7 @@ def failed(reason: str, second: int) -> dict[str, Any]:
         ([failed("Error", 1), failed("OOMKilled", 5)], 600, True),
         ([failed("Error", 1), failed("OOMKilled", 5)], 610, False),
         ([failed("OOMKilled", 1), failed("Error", 5)], 10, False),
+        ([failed("OOMKilled", 1), failed("ContainerStatusUnknown", None)], 10, True),
         ([], 10, False),
     ],
 )
