@@ -24,6 +24,8 @@ from imageprocessing_operator.state import Delivery, Request
 
 logger = logging.getLogger(__name__)
 _EVENT_TYPE = "imageprocessingrequest.finished"
+_SECRET_PREFIX = "whsec_"  # noqa: S105
+"""Of signing secrets in Standard Webhooks; nothing else of the namespace's is taken for one."""
 _AT_ONCE = 512
 """Deliveries under way; each takes 80 KB and a file (measured), of which a process may have 1,024."""
 _AT_ONCE_TO_ONE = 32
@@ -91,7 +93,7 @@ class Courier:
         if value is None:
             return missing(Reason.SECRET_NOT_FOUND, f"Secret {ref.name} has no key {ref.key}")
         try:
-            return Signer(base64.b64decode(value).decode("ascii").strip())
+            return _signer(base64.b64decode(value).decode("ascii").strip())
         except (binascii.Error, UnicodeDecodeError, RuntimeError, ValueError):
             message = (
                 f"key {ref.key} of Secret {ref.name} is no signing secret: "
@@ -152,6 +154,15 @@ class Courier:
         return failed(f"the receiver answered {code}", code, _seconds(after, now))
 
 
+def _signer(secret: str) -> Signer:
+    """Raises ValueError for what is no signing secret; the library would decode anything."""
+    if not base64.b64decode(secret.removeprefix(_SECRET_PREFIX), validate=True):
+        raise ValueError("it is empty")
+    if not secret.startswith(_SECRET_PREFIX):
+        raise ValueError("it is a secret of another kind")
+    return Signer(secret)
+
+
 def render(request: Request) -> str:
     """The message; the same text at every attempt, whatever happened between them."""
     status = request.status
@@ -190,7 +201,7 @@ def _seconds(retry_after: str | None, now: datetime) -> float | None:
         return float(retry_after)
     try:
         moment = email.utils.parsedate_to_datetime(retry_after)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     return max(0.0, (aware - now).total_seconds())

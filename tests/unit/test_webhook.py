@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from imageprocessing_contract.guard import Guard
+from imageprocessing_contract.reasons import Reason
 from imageprocessing_operator.state import Delivery, Request
 from imageprocessing_operator.status import Status, Webhook
 from imageprocessing_operator.webhook import _AT_ONCE_TO_ONE, Courier
@@ -30,12 +31,42 @@ HERE = "127.0.0.1/32"
 class Secrets:
     """An API with one Secret."""
 
+    def __init__(self, secret: str = SECRET) -> None:
+        self.secret = secret
+
     async def call(self, method: str, path: str) -> dict[str, Any]:
-        return {"data": {"key": base64.b64encode(SECRET.encode()).decode()}}
+        return {"data": {"key": base64.b64encode(self.secret.encode()).decode()}}
 
 
-def a_courier(*allowed: str) -> Courier:
-    return Courier(Secrets(), Guard(allowed or (HERE,)))  # type: ignore[arg-type]
+def a_courier(*allowed: str, secret: str = SECRET) -> Courier:
+    return Courier(Secrets(secret), Guard(allowed or (HERE,)))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("secret", [f" {SECRET}\n", "whsec_QQ=="])
+async def test_a_signing_secret(secret: str) -> None:
+    async with RawServer(answer("200 Fine")) as server:
+        delivery = await a_courier(secret=secret).deliver(to(server.url), 1)
+    assert delivery.outcome == "delivered"
+
+
+@pytest.mark.parametrize(
+    "secret",
+    [
+        "",
+        "whsec_",
+        "whsec_my-secret-password!",
+        SECRET.removeprefix("whsec_"),
+        "pässword",
+        "whsec_QQ",
+    ],
+)
+async def test_what_is_no_signing_secret_signs_nothing(secret: str) -> None:
+    """Base64 is decoded strictly, as receivers do; a password of the namespace is no key."""
+    async with RawServer(answer("200 Fine")) as server:
+        delivery = await a_courier(secret=secret).deliver(to(server.url), 1)
+    assert (delivery.outcome, delivery.reason) == ("no secret", Reason.SECRET_NOT_USABLE)
+    assert "whsec_ and base64" in delivery.message
+    assert server.heads == []
 
 
 def to(url: str, timeout: int = 20) -> Request:
@@ -68,6 +99,11 @@ ANSWERS: dict[str, tuple[Answer, str, float | None]] = {
     "past": (answer("503 No", Retry_After="Sun, 01 Mar 2026 12:00:00 GMT"), "failed", 0),
     "odd": (answer("503 No", Retry_After="a while"), "failed", None),
     "negative": (answer("429 No", Retry_After="-5"), "failed", None),
+    "gone for ever": (
+        answer("410 Gone", Retry_After="Mon, 01 Jan 99999999999 00:00:00 GMT"),
+        "gone",
+        None,
+    ),
     "endless number": (answer("429 No", Retry_After="9" * 4000), "failed", float("inf")),
 }
 
