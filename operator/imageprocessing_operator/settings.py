@@ -31,14 +31,22 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Of /metrics, /livez and /readyz."""
 
 
+def _read(field: msgspec.structs.FieldInfo, text: str) -> Any:
+    try:
+        return text if field.type is str else msgspec.json.decode(text, type=field.type)
+    except msgspec.DecodeError as error:
+        message = f"{_PREFIX}{field.name.upper()}={text!r}: {error}"
+        raise ValueError(message) from error
+
+
 def read_settings(environ: Mapping[str, str]) -> Settings:
-    """Raises msgspec.DecodeError or ValueError for a variable that cannot be read."""
+    """Raises ValueError for a variable that cannot be read, with its name."""
     fields: dict[str, Any] = {}
     for field in msgspec.structs.fields(Settings):
         text = environ.get(_PREFIX + field.name.upper())
         if text is not None:
-            fields[field.name] = text if field.type is str else msgspec.json.decode(text)
-    settings = msgspec.convert(fields, Settings)
+            fields[field.name] = _read(field, text)
+    settings = Settings(**fields)
     for name in ("worker_allowed_networks", "webhook_allowed_networks"):
         try:
             Guard(getattr(settings, name))
