@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
 import yaml
+from imageprocessing_contract.guard import _TABLE
 from imageprocessing_operator.settings import Settings, read_settings
+from ssrfguard import Reach
 
 from tests import helm
 from tests.chart import golden
@@ -55,6 +58,27 @@ def test_values(values: list[str], kinds: dict[str, int]) -> None:
     crds = not any("crds" in value for value in values)
     found = [o["kind"] for o in helm.objects(helm.render(*values, crds=crds))]
     assert {kind: found.count(kind) for kind in kinds} == kinds
+
+
+def test_network_policies_know_what_the_guard_refuses() -> None:
+    """Of what they let through as public, each block in its table is excepted."""
+    values = ["--set", "networkPolicy.enabled=true,networkPolicy.apiServerNetworks={10.0.0.1/32}"]
+    policies = [o for o in helm.objects(helm.render(*values)) if o["kind"] == "NetworkPolicy"]
+    blocks = [
+        peer["ipBlock"]
+        for policy in policies
+        for rule in policy["spec"]["egress"]
+        for peer in rule.get("to", [])
+        if peer["ipBlock"]["cidr"] in ("0.0.0.0/0", "2000::/3")
+    ]
+    assert len(blocks) == 2 * len(policies) > 0
+    for block in blocks:
+        whole = ip_network(block["cidr"])
+        excepted = [ip_network(text) for text in block["except"]]
+        denied = [row.network for row in _TABLE.blocks if row.reach is not Reach.PERMITTED]
+        inside = [n for n in denied if n.version == whole.version and n.subnet_of(whole)]  # type: ignore[arg-type]
+        assert len(inside) > 3
+        assert [n for n in inside if not any(n.subnet_of(e) for e in excepted)] == []  # type: ignore[arg-type]
 
 
 def test_crd_is_kept() -> None:
