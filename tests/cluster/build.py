@@ -106,11 +106,11 @@ def prometheus_crds() -> Path:
 def promtool() -> Path | None:
     """Prometheus' checker of rules: the one installed, or Debian's, unpacked into the cache.
 
-    None where there is neither; its package would start a server if it were installed.
+    None where there is neither, as Debian's needs root; its package would start a server if it were installed.
     """
     if found := shutil.which("promtool"):
         return Path(found)
-    if not shutil.which("apt-get"):
+    if not shutil.which("apt-get") or os.geteuid() != 0:
         return None
     directory = project_cache() / "promtool"
     binary = directory / "usr" / "bin" / "promtool"
