@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from imageprocessing_contract import names
@@ -11,21 +12,25 @@ from imageprocessing_cli.errors import CommandError
 Object = dict[str, Any]
 JOB_LABEL = "batch.kubernetes.io/job-name"
 _INDEX = "batch.kubernetes.io/job-completion-index"
+_PHASES = ("Failed", "Running", "Succeeded", "Pending")
+"""A Pod that failed tells most, then one that runs."""
+Find = Callable[[str, str], list[Object]]
+"""Finds a request's Pods by a label and, unless empty, a phase: not all of them, but some."""
 
 
-def pick_pod(jobs: list[Object], pods: list[Object], shard: int | None) -> Object:
+def pick_pod(jobs: list[Object], shard: int | None, find: Find) -> Object:
     """The Pod of the step that runs, or of what failed; with `shard` that shard's newest.
 
     Raises CommandError where there is none.
     """
+    found: list[Object] = []
     if shard is not None:
-        pods = [pod for pod in pods if _index(pod) == str(shard)]
+        found = find(f"{_INDEX}={shard}", "")
     elif jobs:
-        job = min(jobs, key=_rank)["metadata"]["name"]
-        pods = [pod for pod in pods if pod["metadata"]["labels"].get(JOB_LABEL) == job]
-    if pods:
-        newest = sorted(pods, key=_made, reverse=True)
-        return newest[0] if shard is not None else min(newest, key=_order)
+        job = f"{JOB_LABEL}={min(jobs, key=_rank)['metadata']['name']}"
+        found = next((pods for phase in _PHASES if (pods := find(job, phase))), [])
+    if found:
+        return max(found, key=lambda pod: str(pod["metadata"]["creationTimestamp"]))
     whose = "" if shard is None else f" of shard {shard}"
     message = (
         f"there is no Pod{whose}, not yet or no more: Pods are kept for "
@@ -41,22 +46,7 @@ def _rank(job: Object) -> tuple[int, str]:
     return ended, _newest_first(job)
 
 
-def _order(pod: Object) -> int:
-    """A Pod that failed tells most, then one that runs."""
-    return {"Failed": 0, "Running": 1, "Succeeded": 2}.get(pod["status"].get("phase", ""), 3)
-
-
-def _made(pod: Object) -> str:
-    return str(pod["metadata"]["creationTimestamp"])
-
-
 def _newest_first(job: Object) -> str:
     """Sorts younger before older."""
     step = job["metadata"]["labels"][names.LABEL_STEP]
     return {"finalize": "0", "shards": "1", "plan": "2"}[step]
-
-
-def _index(pod: Object) -> str | None:
-    labels = pod["metadata"].get("labels", {})
-    found: str | None = labels.get(_INDEX)
-    return found

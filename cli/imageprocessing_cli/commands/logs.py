@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import click
 from imageprocessing_contract import names
@@ -10,6 +11,8 @@ from imageprocessing_contract import names
 from imageprocessing_cli.options import Connection, cluster_options, request_argument
 from imageprocessing_cli.picking import pick_pod
 
+_PODS = 50
+"""Of those that are asked for: a step may have 10,000, each with its whole task."""
 _SILENCE = 4 * 3600
 """Seconds that a followed log may be silent."""
 
@@ -32,8 +35,14 @@ def logs(connection: Connection, name: str, shard: int | None, follow: bool) -> 
 
     cluster = connection.open()
     label = f"{names.LABEL_REQUEST_UID}={cluster.request(name)['metadata']['uid']}"
-    jobs, pods = (cluster.list(*kind, label) for kind in ((BATCH, "jobs"), (CORE, "pods")))
-    pod = pick_pod(jobs, pods, shard)["metadata"]["name"]
+
+    def find(whose: str, phase: str) -> list[dict[str, Any]]:
+        some: dict[str, str | int] = {"limit": _PODS}
+        if phase:
+            some["fieldSelector"] = f"status.phase={phase}"
+        return cluster.list(CORE, "pods", f"{label},{whose}", **some)
+
+    pod = pick_pod(cluster.list(BATCH, "jobs", label), shard, find)["metadata"]["name"]
     click.echo(f"Pod {pod}", err=True)
     query = {"container": names.CONTAINER, "follow": "true" if follow else "false"}
     for line in cluster.lines(cluster.path(CORE, "pods", pod, "log"), query, _SILENCE):
