@@ -23,6 +23,9 @@ class Checked(msgspec.Struct, frozen=True):
     rows: int
     images: int
     errors: list[Sample]
+    """Of rows; where it is not `usable`, the last one is of the whole catalogue."""
+    usable: bool
+    """Whether rows could be had, whatever is wrong with some of them."""
 
 
 ANY_ADDRESS = ("0.0.0.0/0", "::/0")
@@ -40,6 +43,7 @@ def check_catalogue(chunks: Iterator[bytes], allowed_networks: Sequence[str] = (
                 errors.append(
                     Sample(line=row.line, reason=row.problem.reason, message=row.problem.message)
                 )
+        usable = images > 0
         if not rows:
             errors.append(
                 Sample(
@@ -49,8 +53,9 @@ def check_catalogue(chunks: Iterator[bytes], allowed_networks: Sequence[str] = (
                 )
             )
     except CatalogueError as error:
+        usable = False
         errors.append(Sample(line=error.line, reason=error.reason, message=error.message))
-    return Checked(rows, images, errors)
+    return Checked(rows, images, errors, usable)
 
 
 def read_file(file: Path) -> Iterator[bytes]:

@@ -166,7 +166,9 @@ def _template(cluster: Cluster, image: str | None) -> Object:
     if image:
         return {"image": image}
     labels = f"{names.LABEL_MANAGED_BY}={names.MANAGED_BY}"
-    for job in cluster.list(BATCH, "jobs", labels):
+    jobs = cluster.list(BATCH, "jobs", labels)
+    if jobs:
+        job = max(jobs, key=lambda found: str(found["metadata"]["creationTimestamp"]))
         pod = job["spec"]["template"]["spec"]
         (container,) = (c for c in pod["containers"] if c["name"] == names.CONTAINER)
         found = {key: container[key] for key in ("image", "imagePullPolicy") if key in container}

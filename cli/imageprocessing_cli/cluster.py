@@ -51,7 +51,7 @@ class Cluster:
 
     def path(self, api: str, plural: str, name: str = "", sub: str = "") -> str:
         """The path of objects of this namespace, or of one of them."""
-        parts = [api, "namespaces", self.namespace, plural, quote(name), sub]
+        parts = [api, "namespaces", self.namespace, plural, quote(name, safe=""), sub]
         return "/".join(part for part in parts if part)
 
     def call(
@@ -68,7 +68,13 @@ class Cluster:
         headers = {"Accept": _TABLE if as_table else _JSON, "Content-Type": kind}
         response = self._send(method, _with(path, query), headers, body, _READ)
         with _connected(self.client):
-            found: Object = json.loads(response.read())
+            text = response.read()
+        try:
+            found: Object = json.loads(text)
+        except ValueError as error:
+            said = text.decode(errors="replace")[:300]
+            host = self.client.configuration.host
+            raise CommandError(f"{host} is no API server; it answered: {said}") from error
         return found
 
     def requests_path(self, *, all_namespaces: bool = False) -> str:
@@ -83,9 +89,9 @@ class Cluster:
         """Changes these fields of a request."""
         return self.call("PATCH", self.path(REQUESTS, names.PLURAL, name), body=body)
 
-    def list(self, api: str, plural: str, labels: str = "") -> list[Object]:
-        """All objects of a kind in this namespace."""
-        query = {"labelSelector": labels}
+    def list(self, api: str, plural: str, labels: str = "", **query: str | int) -> list[Object]:
+        """All objects of a kind in this namespace, with `limit` the first so many."""
+        query = {"labelSelector": labels, **query}
         items: list[Object] = self.call("GET", self.path(api, plural), query=query)["items"]
         return items
 

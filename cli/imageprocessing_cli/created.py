@@ -32,6 +32,6 @@ def created(
     if wait:
         from imageprocessing_cli.wait import wait as follow  # noqa: PLC0415 - rich takes 0.1 s
 
-        sys.exit(follow(cluster, name, connection.flags))
+        sys.exit(follow(cluster, name, connection.flags, aside=output is not None))
     if not output:
         click.echo(f"Follow it: ipr watch {name}{connection.flags}")

@@ -78,7 +78,16 @@ def cluster_options(function: Function) -> Function:
 
 def request_argument(*, required: bool = True) -> Callable[[Function], Function]:
     """Adds NAME, of a request."""
-    return click.argument("name", required=required, shell_complete=completing.requests)
+
+    def check(_context: click.Context, _argument: click.Parameter, name: str | None) -> str | None:
+        if name == "":  # a script's variable that is not set
+            message = "NAME is empty"
+            raise UsageError(message)
+        return name
+
+    return click.argument(
+        "name", required=required, callback=check, shell_complete=completing.requests
+    )
 
 
 def output_option(*formats: str) -> Callable[[Function], Function]:

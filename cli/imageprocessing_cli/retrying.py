@@ -17,15 +17,17 @@ def next_name(name: str) -> str:
 
 
 def retry_of(request: dict[str, Any], name: str, request_id: str | None) -> dict[str, Any]:
-    """The same spec with failuresOf; it gets a requestID of its own, or none."""
+    """The same spec with failuresOf, in the same queue; a requestID of its own, or none."""
     spec = copy.deepcopy(request["spec"])
     spec.pop("requestID", None)
     spec.pop("suspend", None)
     own = {"requestID": request_id} if request_id else {}
+    labels = request["metadata"].get("labels") or {}
+    queue = {key: value for key, value in labels.items() if key == names.LABEL_QUEUE}
     source = {"failuresOf": {"name": request["metadata"]["name"]}}
     return {
         "apiVersion": names.API_VERSION,
         "kind": names.KIND,
-        "metadata": {"name": name},
+        "metadata": {"name": name, **({"labels": queue} if queue else {})},
         "spec": {**own, **spec, "source": source},
     }

@@ -11,16 +11,19 @@ from imageprocessing_cli.following import follow
 from imageprocessing_cli.progress import exit_code
 
 
-def wait(cluster: Cluster, name: str, flags: str) -> int:
-    """Shows a request until it has finished; returns the exit code of its outcome."""
+def wait(cluster: Cluster, name: str, flags: str, *, aside: bool = False) -> int:
+    """Shows a request until it has finished; returns the exit code of its outcome.
+
+    `aside` keeps stdout free for what programs read.
+    """
     try:
-        status = follow(cluster.follow(name), Console())
+        status = follow(cluster.follow(name), Console(stderr=aside))
     except KeyboardInterrupt:
         click.echo(f"The request runs on: ipr watch {name}{flags}", err=True)
         return EXIT_INTERRUPTED
     code = exit_code(status)
     if code != EXIT_DONE:
-        click.echo(f"What to do about it: ipr status {name}{flags}")
+        click.echo(f"What to do about it: ipr status {name}{flags}", err=aside)
     elif status.results:
-        click.echo(f"The results: ipr results {name}{flags} --csv")
+        click.echo(f"The results: ipr results {name}{flags} --csv", err=aside)
     return code

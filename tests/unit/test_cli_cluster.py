@@ -126,6 +126,21 @@ def test_a_watch_that_is_cut_is_taken_up_again(server: Server, cluster: Cluster)
     assert pauses == [1, 2, 1]
 
 
+def test_a_page_in_front_of_the_api(tmp_path: Path) -> None:
+    """A proxy that wants a login answers 200."""
+
+    class Login(QuietHandler):
+        def do_GET(self) -> None:  # noqa: N802 - as http.server names it
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"<title>Sign in</title>")
+
+    with serving(Login) as address:
+        cluster = connect(write_kubeconfig(tmp_path, address), None, None)
+        with pytest.raises(CommandError, match="no API server; it answered: <title>Sign in"):
+            cluster.request("spring")
+
+
 def test_a_server_that_stays_away_is_given_up(server: Server, cluster: Cluster) -> None:
     server.gets = [request(1)]
     server.watches = [(event("MODIFIED", request(2)), True)]

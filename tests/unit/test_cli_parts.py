@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import re
 import shlex
 import subprocess
 import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import click
 import pytest
+import yaml
 from click.testing import CliRunner
 from imageprocessing_cli.advice import advice
 from imageprocessing_cli.catalogue_check import ANY_ADDRESS, check_catalogue
@@ -21,8 +24,9 @@ from imageprocessing_cli.manifest import validate, with_defaults
 from imageprocessing_cli.manifest_options import build_request, default_name
 from imageprocessing_cli.picking import pick_pod
 from imageprocessing_cli.placing import MAX_CONFIG_MAP, from_url, place
-from imageprocessing_cli.printing import table
-from imageprocessing_cli.retrying import next_name
+from imageprocessing_cli.printing import print_objects, table
+from imageprocessing_cli.retrying import next_name, retry_of
+from imageprocessing_contract import names
 from imageprocessing_contract.reasons import ImageReason, Reason, RowReason
 from imageprocessing_contract.request import parse_spec
 
@@ -112,6 +116,66 @@ def test_widths_are_a_list(tmp_path: Path) -> None:
     assert (
         "'320;640': numbers of pixels, separated by commas, such as 320,640,1280" in refused.output
     )
+
+
+@pytest.mark.parametrize("kind", ["of its encoding", "of its quotes"])
+def test_a_catalogue_that_no_row_can_be_had_of_is_not_sent(tmp_path: Path, kind: str) -> None:
+    """--invalid-rows Skip leaves out rows, and not the rest of a file."""
+    catalogue = tmp_path / "c.csv"
+    bad = (
+        b"2,\xff,http://a.example/2\n"
+        if kind == "of its encoding"
+        else b'2,"b,http://a.example/2\n'
+    )
+    good = b"Serial Number,Product Name,Input Image Urls\n1,a,http://a.example/1\n"
+    catalogue.write_bytes(good + bad)
+    given = ["submit", str(catalogue), "--claim", "c", "--dry-run", "--invalid-rows", "Skip"]
+    made = CliRunner().invoke(main, given)
+    assert made.exit_code == 2
+    assert f"{catalogue} has errors; mend them\n" in made.output
+
+
+def test_a_template_says_the_namespace_of_all(tmp_path: Path) -> None:
+    """Also of the ConfigMap; -n wins."""
+    catalogue, template = tmp_path / "c.csv", tmp_path / "r.yaml"
+    catalogue.write_text("Serial Number,Product Name,Input Image Urls\n1,a,http://a.example/1\n")
+    template.write_text(
+        f"apiVersion: {names.API_VERSION}\nkind: {names.KIND}\nmetadata: {{name: x, namespace: shop}}\n"
+    )
+    given = ["submit", str(catalogue), "--from", str(template), "--claim", "c", "--dry-run"]
+    for more, expected in (([], "shop"), (["-n", "other"], "other")):
+        made = CliRunner().invoke(main, [*given, *more])
+        objects = list(yaml.safe_load_all(made.output))
+        assert [found["metadata"]["namespace"] for found in objects] == [expected] * 2
+
+
+@pytest.mark.parametrize(
+    "text", ["1e3", "12E45", "1.5e3", ".5", "5.", "0x1F", "012", "1_000", "on"]
+)
+def test_what_looks_like_a_number_is_quoted(text: str) -> None:
+    """kubectl's reader knows more numbers than PyYAML; names are texts."""
+    shown = io.StringIO()
+    with redirect_stdout(shown):
+        print_objects("yaml", {"metadata": {"name": text}, "spec": {"number": 5, "half": 1.5}})
+    assert f"name: '{text}'\n" in shown.getvalue()
+    assert "number: 5\n  half: 1.5\n" in shown.getvalue()
+
+
+def test_a_retry_waits_in_the_same_queue() -> None:
+    labels = {"kueue.x-k8s.io/queue-name": "night", "team": "shop"}
+    meta = {"name": "spring", "uid": "1", "labels": labels}
+    made = retry_of({"metadata": meta, "spec": {"suspend": True}}, "again", None)
+    assert made["metadata"] == {
+        "name": "again",
+        "labels": {"kueue.x-k8s.io/queue-name": "night"},
+    }
+
+
+@pytest.mark.parametrize("command", ["watch", "logs", "status", "retry", "suspend", "results"])
+def test_a_name_that_is_empty(command: str) -> None:
+    """As of a script's variable that is not set."""
+    refused = CliRunner().invoke(main, [command, ""])
+    assert (refused.exit_code, refused.output) == (2, "error: NAME is empty\n")
 
 
 def test_options_win_over_the_template() -> None:
@@ -225,6 +289,13 @@ PODS = [
 DONE = [job("plan", "Complete"), job("shards", "Complete"), job("finalize", "Complete")]
 
 
+def find(label: str, phase: str) -> list[dict[str, Any]]:
+    """What the API server finds in PODS."""
+    key, value = label.split("=")
+    found = [pod for pod in PODS if pod["metadata"]["labels"].get(key) == value]
+    return [pod for pod in found if phase in ("", pod["status"]["phase"])]
+
+
 @pytest.mark.parametrize(
     ("jobs", "shard", "name"),
     [
@@ -239,13 +310,13 @@ DONE = [job("plan", "Complete"), job("shards", "Complete"), job("finalize", "Com
 def test_the_log_of_the_pod_that_tells_most(
     jobs: list[dict[str, Any]], shard: int | None, name: str
 ) -> None:
-    assert pick_pod(jobs, PODS, shard)["metadata"]["name"] == name
+    assert pick_pod(jobs, shard, find)["metadata"]["name"] == name
 
 
 @pytest.mark.parametrize(("shard", "whose"), [(None, ""), (7, " of shard 7")])
 def test_a_pod_that_is_gone(shard: int | None, whose: str) -> None:
     with pytest.raises(CommandError) as raised:
-        pick_pod(DONE, PODS[:1], shard)
+        pick_pod(DONE, shard, lambda *_: [])
     assert raised.value.message == (
         f"there is no Pod{whose}, not yet or no more: Pods are kept for "
         "spec.jobTTLSecondsAfterFinished after their Job's end"

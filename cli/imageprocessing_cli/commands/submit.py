@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,11 +62,14 @@ def submit(
     """
     name = name or default_name(catalogue)
     request = build_request(name, read_template(template), options)
+    # As with kubectl the manifest's namespace counts; -n wins, as for all that it is a template.
+    namespace = connection.namespace or request["metadata"].pop("namespace", None)
+    connection = dataclasses.replace(connection, namespace=namespace)
     placed, data = _place(catalogue, request)
     request["spec"] = {"source": placed.source, **request["spec"]}
     if dry_run:
         _check(request)
-        _print_dry(placed, request, connection.namespace, output)
+        _print_dry(placed, request, namespace, output)
         return
     cluster = connection.open()
     stored = _send(cluster, placed, request, data, image)
@@ -86,11 +90,13 @@ def _place(catalogue: str, request: Object) -> tuple[Placed, bytes]:
     data = b"".join(read_file(file))
     skip = request["spec"].get("failurePolicy", {}).get("invalidRows") == "Skip"
     found = check_catalogue(iter([data]), ANY_ADDRESS)
-    if found.errors and not (skip and found.images):
+    if found.errors and not (skip and found.usable):
         lines = [f"  {file}:{e.line}: {e.reason}: {e.message}" for e in found.errors[:_SHOWN]]
         more = len(found.errors) - _SHOWN
         lines += [f"  and {more} more: ipr validate {file}"] if more > 0 else []
-        hint = "mend them, or leave these rows out with --invalid-rows Skip"
+        hint = "mend them"
+        if found.usable:
+            hint += ", or leave these rows out with --invalid-rows Skip"
         raise UsageError("\n".join([f"{file} has errors; {hint}", *lines]))
     return place(data, request["metadata"]["name"], request["spec"]["output"]), data
 
