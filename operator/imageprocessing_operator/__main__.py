@@ -12,8 +12,9 @@ from typing import NoReturn
 import msgspec
 from imageprocessing_contract.guard import Guard
 
-from imageprocessing_operator.api import API, APIError, connect
+from imageprocessing_operator.api import API, APIError
 from imageprocessing_operator.controller import Controller
+from imageprocessing_operator.credentials import connect
 from imageprocessing_operator.freshness import Freshness
 from imageprocessing_operator.http_server import serve
 from imageprocessing_operator.logs import log_json

@@ -6,30 +6,21 @@ tokens and its TLS are what we want of it.
 
 from __future__ import annotations
 
-import logging
-import os
-import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import Any
 from urllib.parse import quote, urlencode
 
 import aiohttp
 import msgspec
-import yaml
 from imageprocessing_contract import names
-from kubernetes.aio import client, config
 
+from imageprocessing_operator.credentials import Connection
 from imageprocessing_operator.metrics import Metrics
 
-logger = logging.getLogger(__name__)
 Object = dict[str, Any]
 """An object of the API, as JSON has it."""
 
 _TIMEOUT = aiohttp.ClientTimeout(total=30)
-_REREAD = 60.0
-"""Seconds after which credentials are read again, as client-go does it."""
-_REREAD_REFUSED = 1.0
-"""The same once they were refused."""
 _VERBS = {"GET": "get", "POST": "create", "PATCH": "patch", "DELETE": "delete"}
 _PAGE = 100
 """Items of a list that are read at once: a Job takes 40 kB while it is being read."""
@@ -68,8 +59,8 @@ class APIError(Exception):
 class API:
     """Calls to the API server; each raises APIError."""
 
-    def __init__(self, client_: client.ApiClient, metrics: Metrics) -> None:
-        self._client, self._metrics = client_, metrics
+    def __init__(self, connection: Connection, metrics: Metrics) -> None:
+        self._client, self._metrics = connection, metrics
 
     async def call(
         self,
@@ -86,6 +77,7 @@ class API:
         headers = {"Accept": "application/json", "Content-Type": content_type}
         if query:
             path = f"{path}?{urlencode(query)}"
+        await self._client.refresh()
         try:
             prepared = await self._client.param_serialize(
                 method, path, header_params=headers, auth_settings=["BearerToken"]
@@ -100,7 +92,7 @@ class API:
             raise APIError(0, "Unreachable", str(error) or type(error).__name__) from error
         self._metrics.count_call(verb, response.status)
         if response.status == 401:
-            note_refusal(self._client)
+            self._client.note_refusal()
         # The API server's priority and fairness gives whole seconds.
         after = response.headers.get("Retry-After", "")
         asked = float(after) if after.isdecimal() else 0.0
@@ -137,56 +129,6 @@ class API:
     async def aclose(self) -> None:
         """Closes the connections."""
         await self._client.close()
-
-
-async def connect(clock: Callable[[], float] = time.monotonic) -> client.ApiClient:
-    """A client with KUBECONFIG, or with the Pod's service account."""
-    settings = client.Configuration()
-    await _read_credentials(settings)
-    settings.refresh_api_key_hook = _Rereading(clock)  # type: ignore[assignment]  # None at first
-    # Without this a hot spell opens a hundred connections.
-    settings.connection_pool_maxsize = 32
-    # Kopf's connection does not ask the environment for a proxy either, and looking for one
-    # and for a netrc at every call is a tenth of the operator's CPU.
-    settings.client_session_kwargs = {"trust_env": False}
-    return client.ApiClient(configuration=settings)
-
-
-async def _read_credentials(settings: client.Configuration) -> None:
-    """Where the API server is, and the token of this moment."""
-    if "KUBERNETES_SERVICE_HOST" in os.environ and "KUBECONFIG" not in os.environ:
-        # Without its own way of reading the token again, which is deaf to a refusal.
-        config.load_incluster_config(client_configuration=settings, try_refresh_token=False)
-    else:
-        # The client looks at the environment when it is imported, and then no more.
-        file = os.environ.get("KUBECONFIG")
-        await config.load_kube_config(config_file=file, client_configuration=settings)
-
-
-class _Rereading:
-    """Reads the credentials again, for the client calls it before each request.
-
-    The kubelet renews a Pod's token every hour, long before the old one ends.
-    """
-
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock, self._read = clock, clock()
-        self.refused = False
-
-    async def __call__(self, settings: client.Configuration) -> None:
-        wait = _REREAD_REFUSED if self.refused else _REREAD
-        if self._clock() - self._read < wait:
-            return
-        self._read, self.refused = self._clock(), False
-        try:
-            await _read_credentials(settings)
-        except (config.ConfigException, OSError, yaml.YAMLError) as error:
-            logger.warning("cannot read the credentials again: %s", error)
-
-
-def note_refusal(connection: client.ApiClient) -> None:
-    """The API server does not know the token: there may be another one by now."""
-    connection.configuration.refresh_api_key_hook.refused = True
 
 
 def requests_path(namespace: str | None = None, name: str | None = None, sub: str = "") -> str:

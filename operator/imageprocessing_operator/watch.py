@@ -9,10 +9,9 @@ from typing import Any
 import aiohttp
 import kopf
 from imageprocessing_contract import names
-from kubernetes.aio import client
 
-from imageprocessing_operator.api import note_refusal
 from imageprocessing_operator.controller import UNFINISHED, UNSETTLED, Controller
+from imageprocessing_operator.credentials import Connection
 from imageprocessing_operator.freshness import WATCH, Freshness
 from imageprocessing_operator.settings import Settings
 
@@ -68,7 +67,7 @@ def operator_settings() -> kopf.OperatorSettings:
 
 async def watch(
     controller: Controller,
-    connection: client.ApiClient,
+    connection: Connection,
     freshness: Freshness,
     settings: Settings,
 ) -> None:
@@ -81,8 +80,9 @@ async def watch(
         nonlocal first
         if not first:
             # The token was refused. Kopf itself would ask for another one without a pause.
-            note_refusal(connection)
+            connection.note_refusal()
             await asyncio.sleep(_LOGIN_AGAIN)
+            await connection.refresh()
         first = False
         return kopf.AiohttpSession(
             server=connection.configuration.host, aiohttp_session=_session(connection, freshness)
@@ -112,13 +112,14 @@ async def watch(
     await kopf.run_tasks(tasks, ignored=before)
 
 
-def _session(connection: client.ApiClient, freshness: Freshness) -> aiohttp.ClientSession:
+def _session(connection: Connection, freshness: Freshness) -> aiohttp.ClientSession:
     """A session like the client's own, with a token that is read anew for each request."""
     configuration = connection.configuration
 
     async def authorise(
         request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
     ) -> aiohttp.ClientResponse:
+        await connection.refresh()
         if token := await configuration.get_api_key_with_prefix("BearerToken"):
             request.headers["Authorization"] = token
         return await handler(request)

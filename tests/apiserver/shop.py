@@ -83,6 +83,14 @@ class Operator:
             return False
 
     @property
+    def readiness(self) -> str:
+        """What /readyz says, or why it says nothing."""
+        try:
+            return httpx.get(f"{self.http}/readyz").text.strip()
+        except httpx.TransportError as error:
+            return str(error)
+
+    @property
     def log(self) -> str:
         return self._log.read_text() if self._log.exists() else ""
 

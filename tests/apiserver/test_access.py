@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 import yaml
 
@@ -124,14 +123,6 @@ def finish(shop: Shop, name: str) -> None:
     shop.wait_status(name, settled=True)
 
 
-def readiness(shop: Shop) -> str:
-    """What /readyz says."""
-    try:
-        return httpx.get(f"{shop.operator.http}/readyz").text.strip()
-    except httpx.TransportError as error:
-        return str(error)
-
-
 def wait_ready(shop: Shop) -> None:
     eventually(lambda: shop.operator.ready, "the operator is ready")
 
@@ -172,7 +163,7 @@ def test_a_token_that_ends(shop: Shop, access: Access, proxy: Proxy) -> None:
 
     proxy.fault = note
     cut(proxy)
-    eventually(lambda: readiness(shop).endswith("is refused: 401"), "it says so")
+    eventually(lambda: shop.operator.readiness.endswith("is refused: 401"), "it says so")
     eventually(lambda: len(watches) >= 2, "another try")
     assert watches[1] - watches[0] >= 4, "seconds"
     shop.apply("after")
@@ -198,7 +189,7 @@ def test_rights_that_are_taken_and_given_back(shop: Shop, access: Access, proxy:
     proxy.calls.clear()
     cut(proxy)
     path = shop.kube.path("ipr")
-    eventually(lambda: readiness(shop).endswith("is refused: 403"), "it says so")
+    eventually(lambda: shop.operator.readiness.endswith("is refused: 403"), "it says so")
     shop.apply("blind")
     eventually(lambda: len(watches_of(proxy, path)) >= 3, "three tries")
     assert len(proxy.calls) < 100
@@ -210,7 +201,7 @@ def test_rights_that_are_taken_and_given_back(shop: Shop, access: Access, proxy:
 
     access.give(without("watch"))
     cut(proxy)
-    eventually(lambda: readiness(shop).endswith("is refused: 403"), "it says so")
+    eventually(lambda: shop.operator.readiness.endswith("is refused: 403"), "it says so")
     shop.apply("unwatched")
     access.give(chart_rules())
     finish(shop, "unwatched")
