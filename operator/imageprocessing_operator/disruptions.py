@@ -1,7 +1,7 @@
 """Pods that are ended from outside while they run, again and again. Pure.
 
 A Pod that is evicted or deleted leaves nothing behind in the Job, and most often no Pod: they
-are counted as they go. A new process knows of those that status tells of.
+are counted as others take their place. A new process knows of those that status tells of.
 """
 
 from __future__ import annotations
@@ -18,19 +18,29 @@ ENOUGH = 3
 
 
 def counted(known: Job, job: Job, now: datetime) -> Interruptions | None:
-    """Those known before, and Pods that went between the two without an end that counts."""
+    """Those known before, and Pods that went between the two without an end that counts.
+
+    A Pod that is done is not ready some seconds before the Job counts it (kubelet 1.34: 1 s
+    until its phase is Succeeded, 1 s more until the Job knows). No other takes its place
+    before, so what tells of a disruption is the next Pod that is ready.
+    """
     on = _done(job) > _done(known)
     before = None if on else known.interruptions
+    count, unsure = (before.count, before.unsure) if before else (0, 0)
     if known.suspended or job.suspended or job.deleting or job.ended:
-        return before
-    surplus = max(0, known.active - job.parallelism)
-    went = known.ready - job.ready - (job.finished_pods - known.finished_pods) - surplus
-    if went <= 0:
-        return before
+        unsure = went = 0
+    else:
+        surplus = max(0, known.active - job.parallelism)
+        unsure += max(0, known.ready - job.ready - surplus)
+        unsure = max(0, unsure - (job.finished_pods - known.finished_pods))
+        went = min(unsure, max(0, job.ready - known.ready))
+    if not (count + went or unsure):
+        return None
     return Interruptions(
-        count=went + (before.count if before else 0),
-        first=before.first if before else now,
-        last=now,
+        count=count + went,
+        first=before.first if before and count else now,
+        last=now if went or before is None else before.last,
+        unsure=unsure - went,
     )
 
 

@@ -52,6 +52,8 @@ class Interruptions(msgspec.Struct, frozen=True):
     count: int
     first: datetime
     last: datetime
+    unsure: int = 0
+    """Further ones of which it is not known yet whether they are done."""
 
 
 class _Seen(msgspec.Struct, frozen=True, kw_only=True):

@@ -188,7 +188,7 @@ RUNNING = a_job("shards", active=2, ready=2, parallelism=2, completions=9)
 def test_they_are_counted_until_one_is_done() -> None:
     cache = Cache(lambda: NOW)
     versions = count(5)
-    seen_of_it: list[dict[str, Any]] = [{}, {"ready": 0}, {"ready": 2}, {"ready": 1}]
+    seen_of_it: list[dict[str, Any]] = [{}, {"ready": 0}, {"ready": 2}, {"ready": 1}, {}]
     for fields in seen_of_it:
         version = str(next(versions))
         cache.put_job(msgspec.structs.replace(RUNNING, resource_version=version, **fields))

@@ -35,9 +35,38 @@ GONE: dict[str, tuple[dict[str, Any], int]] = {
 
 @pytest.mark.parametrize("case", GONE)
 def test_pods_that_went_while_they_ran(case: str) -> None:
+    """They are counted when as many run again."""
     fields, expected = GONE[case]
-    found = counted(RUNNING, msgspec.structs.replace(RUNNING, **fields), NOW)
+    then = msgspec.structs.replace(RUNNING, **fields)
+    found = counted(RUNNING, then, NOW)
+    assert found is None or found.count == 0
+    then = msgspec.structs.replace(then, interruptions=found)
+    again = msgspec.structs.replace(then, ready=2, active=2, terminating=0)
+    found = counted(then, again, NOW)
     assert (found.count if found else 0) == expected
+
+
+# Statuses of a Job on a real node whose shards end four at a time: active, ready, succeeded.
+WAVES = [(4, 0, 0), (4, 4, 0), (4, 0, 0), (4, 0, 4), (4, 4, 4), (4, 1, 4), (1, 0, 7), (0, 0, 8)]
+
+
+def test_pods_that_are_done_together_are_no_disruption() -> None:
+    """They are not ready any more before the Job counts them."""
+    job = a_job("shards", parallelism=4, completions=8)
+    for active, ready, done in WAVES:
+        seen = msgspec.structs.replace(
+            job, active=active, ready=ready, succeeded=done, finished_pods=done
+        )
+        job = msgspec.structs.replace(seen, interruptions=counted(job, seen, NOW))
+        assert trouble(job, NOW) is None, (active, ready, done)
+
+
+def test_failures_that_are_counted_late_are_no_disruption() -> None:
+    fallen = msgspec.structs.replace(RUNNING, ready=0)
+    fallen = msgspec.structs.replace(fallen, interruptions=counted(RUNNING, fallen, NOW))
+    failed = msgspec.structs.replace(fallen, finished_pods=2)
+    failed = msgspec.structs.replace(failed, interruptions=counted(fallen, failed, NOW))
+    assert counted(failed, msgspec.structs.replace(failed, ready=2), NOW) is None
 
 
 WHY = Said("True", Reason.PODS_DISRUPTED, "evicted")
