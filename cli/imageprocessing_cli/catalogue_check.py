@@ -23,9 +23,8 @@ class Checked(msgspec.Struct, frozen=True):
     rows: int
     images: int
     errors: list[Sample]
-    """Of rows; where it is not `usable`, the last one is of the whole catalogue."""
-    usable: bool
-    """Whether rows could be had, whatever is wrong with some of them."""
+    readable: bool
+    """Whether it is a catalogue: rows that are invalid may be left out then."""
 
 
 ANY_ADDRESS = ("0.0.0.0/0", "::/0")
@@ -36,6 +35,7 @@ def check_catalogue(chunks: Iterator[bytes], allowed_networks: Sequence[str] = (
     """Reads all of it; an error of the whole catalogue ends the list."""
     rows = images = 0
     errors: list[Sample] = []
+    readable = True
     try:
         for row in Catalogue(chunks, Guard(allowed_networks)).rows():
             rows, images = rows + 1, images + len(row.urls)
@@ -43,8 +43,8 @@ def check_catalogue(chunks: Iterator[bytes], allowed_networks: Sequence[str] = (
                 errors.append(
                     Sample(line=row.line, reason=row.problem.reason, message=row.problem.message)
                 )
-        usable = images > 0
         if not rows:
+            readable = False
             errors.append(
                 Sample(
                     line=1,
@@ -53,9 +53,9 @@ def check_catalogue(chunks: Iterator[bytes], allowed_networks: Sequence[str] = (
                 )
             )
     except CatalogueError as error:
-        usable = False
+        readable = False
         errors.append(Sample(line=error.line, reason=error.reason, message=error.message))
-    return Checked(rows, images, errors, usable)
+    return Checked(rows, images, errors, readable)
 
 
 def read_file(file: Path) -> Iterator[bytes]:

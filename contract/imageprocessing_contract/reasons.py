@@ -79,6 +79,7 @@ class RowReason(StrEnum):
     MISSING_COLUMN = "MissingColumn"
     DUPLICATE_COLUMN = "DuplicateColumn"
     NO_ROWS = "NoRows"
+    NOT_CSV = "NotCSV"
     NOT_UTF8 = "NotUTF8"
     RECORD_TOO_LONG = "RecordTooLong"
     MALFORMED_RECORD = "MalformedRecord"

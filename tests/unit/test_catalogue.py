@@ -1,3 +1,4 @@
+import gzip
 import re
 import subprocess
 import sys
@@ -222,6 +223,11 @@ HEADERS = {
         ["\ufeffSerial\u00a0Number", "Product  Name", "Input Image\u202fUrls\u200b"],
         ["1", "x", A],
     ),
+    "names like those of JSON and XML": (
+        f"[<id>],Serial Number,Product Name,Input Image Urls,{{x}}\n7,1,x,{A},n\n",
+        ["[<id>]", "Serial Number", "Product Name", "Input Image Urls", "{x}"],
+        ["7", "1", "x", A, "n"],
+    ),
     "a quoted newline": (
         f'Serial Number,"Product Name","Input Image Urls","Note\nof ours"\n1,x,{A},n\n',
         ["Serial Number", "Product Name", "Input Image Urls", "Note\nof ours"],
@@ -314,6 +320,32 @@ REFUSED = {
         1,
         RowReason.NOT_UTF8,
         "the catalogue is UTF-16; save it as UTF-8",
+    ),
+    "xlsx": (
+        b"PK\x03\x04\x14\x00\x06\x00\x08\x00" + b"\xff\x00" * 50,
+        1,
+        RowReason.NOT_CSV,
+        "the catalogue is a workbook (.xlsx, .ods) or another ZIP file; export it as CSV UTF-8",
+    ),
+    "xls": (
+        b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + b"\x00" * 50,
+        1,
+        RowReason.NOT_CSV,
+        "the catalogue is an Excel workbook (.xls); export it as CSV UTF-8",
+    ),
+    "gzip": (
+        gzip.compress(HEADER),
+        1,
+        RowReason.NOT_CSV,
+        "the catalogue is a gzip file; unpack it",
+    ),
+    "PDF": (b"%PDF-1.7\n%", 1, RowReason.NOT_CSV, "the catalogue is a PDF"),
+    "JSON": (b'\n[\n  {"Serial Number": 1}]', 1, RowReason.NOT_CSV, "the catalogue is JSON"),
+    "a web page": (
+        b"\xef\xbb\xbf\n<!DOCTYPE html>\n<html><title>Sign in</title>",
+        1,
+        RowReason.NOT_CSV,
+        "the catalogue is a web page or XML; take the address that downloads the CSV",
     ),
     "an unclosed quote": (
         HEADER + b'1,x,http://a.example/\n2,"y,http://a.example/\n3,z,http://a.example/\n',

@@ -132,7 +132,7 @@ def test_a_catalogue_that_no_row_can_be_had_of_is_not_sent(tmp_path: Path, kind:
     given = ["submit", str(catalogue), "--claim", "c", "--dry-run", "--invalid-rows", "Skip"]
     made = CliRunner().invoke(main, given)
     assert made.exit_code == 2
-    assert f"{catalogue} has errors; mend them\n" in made.output
+    assert f"{catalogue} cannot be used\n" in made.output
 
 
 def test_a_template_says_the_namespace_of_all(tmp_path: Path) -> None:
@@ -369,6 +369,11 @@ def test_validate_says_every_error_with_its_line(tmp_path: Path) -> None:
     assert ipr("validate", catalogue).stderr.splitlines()[1:] == [
         "Private addresses are allowed with --allow-network CIDR."
     ]
+    workbook = tmp_path / "products.xlsx"
+    workbook.write_bytes(b"PK\3\4" + bytes(100))
+    ended = ipr("validate", workbook)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr.startswith(f"{workbook}:1: NotCSV: the catalogue is a workbook")
     manifest = tmp_path / "request.yaml"
     manifest.write_text(
         "# a comment\n---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: products}\n"

@@ -102,3 +102,19 @@ def test_a_config_map_that_stays_is_no_failure(server: Server, tmp_path: Path) -
     assert shown.exit_code == 0
     assert shown.stderr == f"warning: the ConfigMap {MAP} will outlive the request: not now\n"
     assert shown.stdout.startswith("imageprocessingrequest.imageprocessing.dev/products created\n")
+
+
+def test_only_rows_may_be_left_out(server: Server, tmp_path: Path) -> None:
+    """A file that breaks off in the middle is no catalogue, whatever is to be skipped."""
+    catalogue = tmp_path / "products.csv"
+    rows = "Serial Number,Product Name,Input Image Urls\n1,Suit,http://a.example/1\n2,,\n"
+    catalogue.write_text(rows + '3,"Boots')
+    file = write_kubeconfig(tmp_path, server.address)
+    options = ["--bucket", "shop", "--invalid-rows", "Skip", "--kubeconfig", str(file)]
+    shown = CliRunner().invoke(main, ["submit", str(catalogue), *options])
+    assert (shown.exit_code, server.calls) == (2, [])
+    first, *lines = shown.stderr.splitlines()
+    assert first == f"error: {catalogue} cannot be used"
+    assert lines[-1].startswith(f"  {catalogue}:4: MalformedRecord: ")
+    catalogue.write_text(rows)
+    assert CliRunner().invoke(main, ["submit", str(catalogue), *options]).exit_code == 0

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from itertools import chain
 
 from imageprocessing_contract.reasons import RowReason
 
+_ENOUGH = 16
+"""Bytes that tell what a file is."""
 _BOM = b"\xef\xbb\xbf"
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
+# What comes in place of a CSV, and what to do about it.
+_NO_CSV = (
+    (rb"PK\x03\x04", "a workbook (.xlsx, .ods) or another ZIP file; export it as CSV UTF-8"),
+    (rb"\xd0\xcf\x11\xe0", "an Excel workbook (.xls); export it as CSV UTF-8"),
+    (rb"\x1f\x8b", "a gzip file; unpack it"),
+    (rb"%PDF-", "a PDF"),
+    (rb"\s*(?:\{\s*\"|\[\s*\{)", "JSON"),
+    (rb"\s*<(?:!|\?xml|html)", "a web page or XML; take the address that downloads the CSV"),
+)
 
 
 class CatalogueError(Exception):
@@ -29,15 +41,19 @@ class Lines:
         self._line = 0
         chunks = iter(chunks)
         first = b""
-        while len(first) < len(_UTF16) + len(_BOM) and (chunk := next(chunks, None)) is not None:
+        while len(first) < _ENOUGH and (chunk := next(chunks, None)) is not None:
             first += chunk
+        self.byte_order_mark = first.startswith(_BOM)
+        text = first.removeprefix(_BOM)
+        for magic, what in _NO_CSV:
+            if re.match(magic, text, re.IGNORECASE):
+                raise CatalogueError(1, RowReason.NOT_CSV, f"the catalogue is {what}")
         # Without a mark, each second byte of its ASCII letters is null.
         if first.startswith(_UTF16) or b"\0" in first[:4]:
             message = "the catalogue is UTF-16; save it as UTF-8"
             raise CatalogueError(1, RowReason.NOT_UTF8, message)
-        self.byte_order_mark = first.startswith(_BOM)
         # A generator: csv.reader would call a __next__ of Python's in twice the time.
-        self._lines = self._read(chain([first.removeprefix(_BOM)], chunks))
+        self._lines = self._read(chain([text], chunks))
 
     def begin_record(self) -> int:
         """The next line begins a record; returns its number."""

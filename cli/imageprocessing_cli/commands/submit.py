@@ -90,14 +90,13 @@ def _place(catalogue: str, request: Object) -> tuple[Placed, bytes]:
     data = b"".join(read_file(file))
     skip = request["spec"].get("failurePolicy", {}).get("invalidRows") == "Skip"
     found = check_catalogue(iter([data]), ANY_ADDRESS)
-    if found.errors and not (skip and found.usable):
+    if found.errors and not (skip and found.readable and found.images):
         lines = [f"  {file}:{e.line}: {e.reason}: {e.message}" for e in found.errors[:_SHOWN]]
         more = len(found.errors) - _SHOWN
         lines += [f"  and {more} more: ipr validate {file}"] if more > 0 else []
-        hint = "mend them"
-        if found.usable:
-            hint += ", or leave these rows out with --invalid-rows Skip"
-        raise UsageError("\n".join([f"{file} has errors; {hint}", *lines]))
+        hint = "mend them, or leave these rows out with --invalid-rows Skip"
+        what = f"has errors; {hint}" if found.readable else "cannot be used"
+        raise UsageError("\n".join([f"{file} {what}", *lines]))
     return place(data, request["metadata"]["name"], request["spec"]["output"]), data
 
 

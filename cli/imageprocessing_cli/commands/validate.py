@@ -14,7 +14,7 @@ from imageprocessing_cli.catalogue_check import Checked, check_catalogue, read_f
 from imageprocessing_cli.errors import EXIT_USAGE, HOW_TO_ALLOW, UsageError
 from imageprocessing_cli.options import allow_network
 
-_CATALOGUES = {".csv", ".tsv", ".txt"}
+_MANIFESTS = {".yaml", ".yml", ".json", ""}
 
 
 @click.command()
@@ -26,7 +26,7 @@ _CATALOGUES = {".csv", ".tsv", ".txt"}
 )
 @allow_network("Network of which the catalogue may name addresses. May be repeated.")
 def validate(file: Path, csv: Path | None, allowed: tuple[str, ...]) -> None:
-    """Check FILE, a manifest or a catalogue (.csv), as the API server and the worker do.
+    """Check FILE, a manifest (.yaml, .json) or a catalogue, as the API server and the worker do.
 
     Says every error with its line. A catalogue that is in the manifest, inline or as a
     ConfigMap, is checked as well.
@@ -37,7 +37,7 @@ def validate(file: Path, csv: Path | None, allowed: tuple[str, ...]) -> None:
 
     Exit code: 0 valid, 2 not valid.
     """
-    if file.suffix.lower() in _CATALOGUES:
+    if file.suffix.lower() not in _MANIFESTS:
         if csv:
             message = "--csv belongs to a manifest; FILE is a catalogue"
             raise UsageError(message)
