@@ -21,8 +21,8 @@ from imageprocessing_cli.manifest_file import TEXT_FILE, LocalRequest
 _SHARDS_AT_ONCE = 2
 """Each shard uses all cores; a second one fills the gaps at its start and end."""
 
-Progress = Callable[[str, int, int], None]
-"""Called with the step, and how many of its parts are done of how many."""
+Begun = Callable[[Step], None]
+"""Called with each step that begins."""
 Again = Callable[[str, int, int], None]
 """Called with why a step failed, which attempt comes next, and how many there are."""
 
@@ -69,18 +69,18 @@ class LocalRun:
             allowed_networks=list(allowed_networks),
         )
 
-    def run(self, progress: Progress) -> Report:
+    def run(self, begun: Begun) -> Report:
         """The report with the outcome; raises StepFailedError, Interrupted."""
         if self._request.text is None:
-            return self._run(self._request.mount, progress)
+            return self._run(self._request.mount, begun)
         # Not by the environment: a ConfigMap may hold 1 MiB, one variable 128 KiB.
         with tempfile.TemporaryDirectory() as folder:
             (Path(folder) / TEXT_FILE).write_text(self._request.text, newline="")
-            return self._run(folder, progress)
+            return self._run(folder, begun)
 
-    def _run(self, mount: str, progress: Progress) -> Report:
+    def _run(self, mount: str, begun: Begun) -> Report:
         self._mount = mount
-        progress("plan", 0, 1)
+        begun("plan")
         try:
             planned = self._step("plan")
         except StepFailedError as error:
@@ -90,21 +90,20 @@ class LocalRun:
         else:
             if planned.done:
                 return planned
-            self._shards(planned.shards or 1, progress)
-        progress("finalize", 0, 1)
+            begun("shards")
+            self._shards(planned.shards or 1)
+        begun("finalize")
         return self._step("finalize")
 
-    def _shards(self, count: int, progress: Progress) -> None:
-        progress("shards", 0, count)
+    def _shards(self, count: int) -> None:
         with ThreadPoolExecutor(min(_SHARDS_AT_ONCE, count)) as pool:
             running = [pool.submit(self._step, "shards", index) for index in range(count)]
             try:
-                for done, future in enumerate(as_completed(running), start=1):
+                for future in as_completed(running):
                     # A shard that failed is finalize's to report, as in a cluster.
                     error = future.exception()
                     if error is not None and not isinstance(error, StepFailedError):
                         raise error
-                    progress("shards", done, count)
             finally:
                 pool.shutdown(cancel_futures=True)
 

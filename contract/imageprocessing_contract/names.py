@@ -76,6 +76,10 @@ def shard_part(index: int, pod_uid: str, number: int) -> str:
     return f"{shard_parts(index)}{pod_uid}-{number:06d}.jsonl"
 
 
+ALL_PARTS = "results/*/*.jsonl"
+"""The parts of all shards, as a glob below the request's folder."""
+
+
 def shard_results(index: int) -> str:
     """The commit of shard `index`: all its results, in catalogue order."""
     return f"results/{index}.jsonl"

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import os
+import pty
 import re
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,17 +30,21 @@ class Photos:
 
     base: str
     asked: list[str] = field(default_factory=list)
+    go_on: threading.Event = field(default_factory=threading.Event)
+    """What slow.jpg waits for."""
 
 
 @pytest.fixture
 def server() -> Iterator[Photos]:
-    """0.jpg to 5.jpg; anything else is 404."""
+    """0.jpg to 5.jpg, and slow.jpg; anything else is 404."""
     pictures = {f"/{n}.jpg": data for n, (_, data) in enumerate(photos.crops(6, 320, 240))}
 
     class Handler(QuietHandler):
         def do_GET(self) -> None:  # noqa: N802 - as http.server names it
             served.asked.append(self.path)
-            data = pictures.get(self.path)
+            if self.path == "/slow.jpg":
+                served.go_on.wait(60)
+            data = pictures.get(self.path.replace("slow", "1"))
             self.send_response(200 if data else 404)
             self.send_header("Content-Length", str(len(data or b"")))
             self.end_headers()
@@ -107,6 +115,30 @@ def test_all_done_and_not_done_again(tmp_path: Path, server: Photos) -> None:
     again = ipr(*command)
     assert (again.returncode, again.stdout) == (0, first.stdout)
     assert server.asked == asked
+
+
+def test_a_terminal_counts_images(tmp_path: Path, server: Photos) -> None:
+    """While they are made: the server gives the last one when the bar has counted the others."""
+    rows = [f"{server.base}/0.jpg", f"{server.base}/none.jpg", f"{server.base}/slow.jpg"]
+    command = ["run", manifest(tmp_path), "--csv", catalogue(tmp_path, *rows)]
+    command += ["--output", tmp_path / "out", *LOOPBACK]
+    master, slave = pty.openpty()
+    program = [sys.executable, "-m", "imageprocessing_cli.main", *map(str, command)]
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "100"}
+    said = b""
+    with subprocess.Popen(
+        program, stdin=slave, stdout=subprocess.DEVNULL, stderr=slave, env=environment
+    ) as running:
+        os.close(slave)
+        with contextlib.suppress(OSError):  # which says that nobody has the other end any more
+            while chunk := os.read(master, 4096):
+                said += chunk
+                if b"2/3" in said:
+                    server.go_on.set()
+        os.close(master)
+    server.go_on.set()
+    assert b"2/3" in said
+    assert running.returncode == 3
 
 
 def test_shards(tmp_path: Path, server: Photos) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import click
@@ -25,6 +26,7 @@ from imageprocessing_cli.errors import (
     UsageError,
 )
 from imageprocessing_cli.local import Interrupted, LocalRun, StepFailedError
+from imageprocessing_cli.local_progress import counted
 from imageprocessing_cli.manifest_file import read_local_request
 from imageprocessing_cli.options import allow_network
 
@@ -76,12 +78,14 @@ def run(file: Path, folder: Path, csv: Path | None, allowed: tuple[str, ...]) ->
             transient=True,
             disable=not console.is_terminal,
         ) as bar:
-            shown = bar.add_task("Starting", total=1)
+            shown = bar.add_task("Starting", total=None)
 
-            def progress(step: str, done: int, total: int) -> None:
-                bar.update(shown, description=_WORDS[step], completed=done, total=total)
+            def count(attempted: int, images: int) -> None:
+                bar.update(shown, completed=attempted, total=images)
 
-            report = local.run(progress)
+            # Nobody sees a bar that is off, and counting reads the checkpoints.
+            with counted(folder, count) if console.is_terminal else nullcontext():
+                report = local.run(lambda step: bar.update(shown, description=_WORDS[step]))
     except StepFailedError as error:
         failure = error.last.error if error.last else None
         if failure and failure.reason == Reason.REQUEST_ID_CONFLICT:
