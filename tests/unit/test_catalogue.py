@@ -233,6 +233,21 @@ HEADERS = {
         ["Serial Number", "Product Name", "Input Image Urls", "Note\nof ours"],
         ["1", "x", A, "n"],
     ),
+    "a line for Excel above": (
+        f'"sep=;"\r\nSerial Number;Product Name;Input Image Urls\r\n1;x;{A}\r\n',
+        ["Serial Number", "Product Name", "Input Image Urls"],
+        ["1", "x", A],
+    ),
+    "such a line without quotes": (
+        f"SEP=,\nSerial Number,Product Name,Input Image Urls\n1,x,{A}\n",
+        ["Serial Number", "Product Name", "Input Image Urls"],
+        ["1", "x", A],
+    ),
+    "such a line with a tab": (
+        f"sep=\t\nSerial Number\tProduct Name\tInput Image Urls\n1\tx\t{A}\n",
+        ["Serial Number", "Product Name", "Input Image Urls"],
+        ["1", "x", A],
+    ),
     "blank lines above": (
         f"\n\r\nSerial Number,Product Name,Input Image Urls\n1,x,{A}\n",
         ["Serial Number", "Product Name", "Input Image Urls"],

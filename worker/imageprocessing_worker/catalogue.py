@@ -28,6 +28,8 @@ _MAX_PROCESSED = 9 * MAX_COPY
 """The same, with a column for each of eight widths."""
 
 _DELIMITERS = (",", ";", "\t")
+# For Excel alone, and written by exports that are meant for it: it names the separator.
+_SEPARATOR_LINE = re.compile(r'"?sep=.?"?\s*', re.IGNORECASE)
 # A list ends one URL where a comma is followed by the next: Cloudinary's URLs hold commas.
 _NEXT_URL = re.compile(r",(?=\s*[A-Za-z][A-Za-z0-9+.-]*://)")
 _SECRET = re.compile(r"(://).*", re.DOTALL)
@@ -126,11 +128,11 @@ class Catalogue:
                 yield self._row(line, record, serials)
 
     def _first_line(self) -> tuple[int, str]:
-        """The first line that is not blank, and its number."""
+        """The line where the header begins, and its number."""
         while True:
             line = self._lines.begin_record()
             text = next(iter(self._lines), "")
-            if text.strip():
+            if text.strip() and not _SEPARATOR_LINE.fullmatch(text):
                 return line, text
             if not text:
                 raise CatalogueError(1, RowReason.NO_ROWS, "the catalogue is empty")
