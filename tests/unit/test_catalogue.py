@@ -269,6 +269,41 @@ def test_headers(text: str, columns: list[str], cells: list[str]) -> None:
     assert known == ["serialnumber", "productname", "inputimageurls"]
 
 
+# Lists of which a spreadsheet made a cell for each URL, under columns without a name.
+SPREAD = {
+    "two": (f"1;x;{A};{B};;n", [A, B]),
+    "three": (f"1;x;{A};{B};{A};n", [A, B, A]),
+    "with a gap": (f"1;x;{A};;{B};n", [A, B]),
+    "none in the first": (f"1;x;;{A};{B};n", [A, B]),
+    "one": (f"1;x;{A};;;n", [A]),
+    "one as it should be": (f"1;x;{A},{B};;;n", [A, B]),
+}
+
+
+@pytest.mark.parametrize("delimiter", [",", ";"])
+@pytest.mark.parametrize(("text", "urls"), SPREAD.values(), ids=SPREAD)
+def test_a_list_that_was_spread_over_cells(text: str, urls: list[str], delimiter: str) -> None:
+    if delimiter == ",":
+        text = text.replace(f"{A},{B}", f'"{A},{B}"').replace(";", ",")
+    header = delimiter.join(["Serial Number", "Product Name", "Input Image Urls", "", " ", "Note"])
+    catalogue, (row,) = read(f"{header}\n{text}\n".encode())
+    assert (row.problem, row.urls) == (None, urls)
+    assert catalogue.header.columns == header.split(delimiter)
+    assert row.cells == ["1", "x", ",".join(urls), "", "", "n"]
+
+
+def test_a_list_that_was_spread_and_has_commas() -> None:
+    header = b"Serial Number,Product Name,Input Image Urls,,,,,,\n"
+    (row,) = rows(f"1,x,{CLOUDINARY},{A},,\n", header)
+    assert (row.problem, row.urls, len(row.cells)) == (None, [CLOUDINARY, A], 9)
+
+
+def test_notes_under_columns_without_a_name_stay() -> None:
+    header = b"Serial Number,Product Name,Input Image Urls,,\n"
+    (row,) = rows(f"1,x,{A},check this,see http://b\n", header)
+    assert (row.urls, row.cells) == ([A], ["1", "x", A, "check this", "see http://b"])
+
+
 # A file that cannot be read as a whole.
 REFUSED = {
     "empty": (b"", 1, RowReason.NO_ROWS, "the catalogue is empty"),

@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Iterable, Iterator
-from itertools import chain
+from itertools import chain, takewhile
 
 import msgspec
 from imageprocessing_contract import names
@@ -105,6 +105,8 @@ class Catalogue:
         cells = self._record(line) or []
         self._width = len(cells)
         self._urls_cell = find_column(cells, names.COLUMN_URLS, line)
+        behind = takewhile(lambda cell: not _as_seen(cell), cells[self._urls_cell + 1 :])
+        self._nameless = sum(1 for _ in behind)
         self._needed = 1 + max(find_column(cells, column, line) for column in _KNOWN)
         self._kept = [i for i, cell in enumerate(cells) if not _REPLACED.fullmatch(_as_seen(cell))]
         self._replaced = len(self._kept) < len(cells)
@@ -150,6 +152,8 @@ class Catalogue:
 
     def _row(self, line: int, record: list[str], serials: SerialNumbers) -> Row:
         record, problem = self._fit(line, record)
+        if self._nameless:
+            record = self._gathered(record)
         cells = [record[i] for i in self._kept] if self._replaced else record
         serial = cells[self.header.serial].strip()
         first = serials.first_line(serial, line) if serial else None
@@ -171,13 +175,24 @@ class Catalogue:
             missing = len(record) < self._needed
             return whole, Problem(RowReason.MISSING_CELL, told) if missing else None
         first, last = self._urls_cell, self._urls_cell + surplus + 1
-        is_list = record[first].lstrip().lower().startswith(("http://", "https://"))
-        if is_list and self.dialect.delimiter == ",":
+        if _begins_url(record[first]) and self.dialect.delimiter == ",":
             return [*record[:first], ",".join(record[first:last]), *record[last:]], None
         if not any(cell.strip() for cell in record[self._width :]):
             return record[: self._width], None
         message = f"{told}: quote cells that contain the separator"
         return record[: self._width], Problem(RowReason.TOO_MANY_CELLS, message)
+
+    def _gathered(self, record: list[str]) -> list[str]:
+        """A list that a spreadsheet has spread over cells, in one again.
+
+        Where a list stands unquoted, each URL is a cell to it, and as it saves the file the
+        header gets as many columns without a name.
+        """
+        first, last = self._urls_cell, self._urls_cell + 1 + self._nameless
+        if not any(map(_begins_url, record[first + 1 : last])):
+            return record
+        whole = ",".join(cell for cell in record[first:last] if cell.strip())
+        return [*record[:first], whole, *[""] * self._nameless, *record[last:]]
 
     def _check(
         self, line: int, serial: str, first: int | None, cells: list[str], urls: list[str]
@@ -211,6 +226,10 @@ def read_copy(chunks: Iterable[bytes], delimiter: str) -> Iterator[list[str]]:
         if record is None:
             return
         yield record
+
+
+def _begins_url(cell: str) -> bool:
+    return cell.lstrip().lower().startswith(("http://", "https://"))
 
 
 def _as_seen(name: str) -> str:
