@@ -90,16 +90,25 @@ def variant(width: int) -> str:
     return f"{width}w"
 
 
+OUTPUT_COLUMN = rf"{COLUMN_OUTPUT_URLS}(?: [0-9]+w)?"
+"""Pattern of what output_columns() may give."""
+
+
 def output_columns(widths: Iterable[int]) -> list[str]:
     """What the processed CSV has more than the catalogue: `Output Image Urls`, ... `320w`."""
     return [COLUMN_OUTPUT_URLS, *(f"{COLUMN_OUTPUT_URLS} {variant(width)}" for width in widths)]
 
 
-def image_object(url: str, extension: str, width: int | None = None) -> str:
-    """Path of a compressed image, or of its variant: the same for the same URL and width."""
+def image_object(url: str, extension: str) -> str:
+    """Path of a compressed image: the same URL always has the same one."""
     digest = hashlib.sha256(url.encode()).hexdigest()
-    suffix = "" if width is None else f"-{variant(width)}"
-    return f"{IMAGES}/{digest[:2]}/{digest}{suffix}.{extension}"
+    return f"{IMAGES}/{digest[:2]}/{digest}.{extension}"
+
+
+def variant_of(image: str, width: int) -> str:
+    """Path or URL of an image's variant."""
+    stem, _, extension = image.rpartition(".")
+    return f"{stem}-{variant(width)}.{extension}"
 
 
 def sample(url: str) -> str:

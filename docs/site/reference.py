@@ -71,7 +71,7 @@ def _sections(field: Field) -> Iterator[str]:
 def _row(field: Field) -> str:
     name = field.path.rpartition(".")[2].removesuffix("[]")
     default = "required" if field.required else _default(field.schema)
-    said = " ".join([field.schema["description"], *_limits(field.schema), *_messages(field)])
+    said = " ".join([field.schema["description"], *_limits(field), *_messages(field)])
     return f"| `{name}` | {_type(field)} | {default} | {_text(said)} |"
 
 
@@ -93,8 +93,9 @@ def _default(schema: dict[str, Any]) -> str:
     return "" if default in (None, {}) else f"`{_literal(default)}`"
 
 
-def _limits(schema: dict[str, Any]) -> Iterator[str]:
+def _limits(field: Field) -> Iterator[str]:
     """What the description leaves to the schema."""
+    schema = field.inner
     if "enum" in schema:
         yield f"One of {', '.join(f'`{_literal(value)}`' for value in schema['enum'])}."
     low, high = schema.get("minimum"), schema.get("maximum")
@@ -103,7 +104,7 @@ def _limits(schema: dict[str, Any]) -> Iterator[str]:
     elif low is not None:
         yield f"At least {low}."
     length = schema.get("maxLength")
-    if length is not None and str(length) not in schema["description"].replace(",", ""):
+    if length is not None and str(length) not in field.schema["description"].replace(",", ""):
         yield f"At most {length} characters."
 
 

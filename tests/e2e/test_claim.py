@@ -34,17 +34,19 @@ def test_sharded_to_a_claim(tenant: Tenant, photo_urls: list[str], tmp_path: Pat
     rows = list(csv.DictReader(io.StringIO(text)))
     assert len(rows) == 60
     # Nothing is enlarged: what would be 1,280 px wide is the image itself.
-    for column, width in [("", None), (" 1280w", None), (" 320w", 320)]:
+    for column, narrow in [("", False), (" 1280w", False), (" 320w", True)]:
+
+        def path(url: str, narrow: bool = narrow) -> str:
+            image = names.image_object(url, "jpg")
+            return names.variant_of(image, 320) if narrow else image
+
         assert [row[f"Output Image Urls{column}"].split(",") for row in rows] == [
-            [
-                f"shop/spring/{names.image_object(url, 'jpg', width)}"
-                for url in row["Input Image Urls"].split(",")
-            ]
+            [f"shop/spring/{path(url)}" for url in row["Input Image Urls"].split(",")]
             for row in rows
         ]
         for url in photo_urls:
-            with Image.open(root / names.image_object(url, "jpg", width)) as image:
-                size = (320, 240) if width else (640, 480)
+            with Image.open(root / path(url)) as image:
+                size = (320, 240) if narrow else (640, 480)
                 assert (image.format, image.size) == ("JPEG", size)
     stored = [path for path in (root / "compressed_images").rglob("*") if path.is_file()]
     assert len(stored) == 2 * len(photo_urls)

@@ -128,7 +128,8 @@ def test_variants_are_stored_and_recorded(tmp_path: Path) -> None:
         finished(run(task, "shards"))
         assert paths(server) == {"/1": 1}
     done, _, objects, csv, _ = end_state(task)
-    image, *narrower = (names.image_object(url, "jpg", width) for width in (None, 160, 80))
+    image = names.image_object(url, "jpg")
+    narrower = [names.variant_of(image, width) for width in (160, 80)]
     assert isinstance(objects, dict)
     assert set(objects) == {image, *narrower}
     for path, width in zip(narrower, (160, 80), strict=True):

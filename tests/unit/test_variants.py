@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from imageprocessing_contract.request import Compression, Format
+from imageprocessing_worker.codec import compress
 from imageprocessing_worker.encoded import Crops, Encoded
 from PIL import Image
 
@@ -96,6 +97,33 @@ def test_an_original_that_is_kept_has_variants_too() -> None:
     data = photos.encoded(photos.photograph(), "JPEG", quality=10)
     result = encoded(data, compression(widths=(300,)))
     assert (result.unchanged, sizes(result)) == (True, {300: (300, 200)})
+
+
+@pytest.mark.parametrize("format_", ["JPEG", "Original"])
+def test_no_variant_takes_more_bytes_than_the_image(format_: Format) -> None:
+    """Less of it for more bytes: a chart that loses its palette, a JPEG of low quality."""
+    chart = photos.photograph().quantize(8, dither=Image.Dither.NONE)
+    for data in (
+        photos.encoded(chart, "PNG"),
+        photos.encoded(photos.photograph(), "JPEG", quality=5),
+    ):
+        result = encoded(data, compression(format_, widths=(590, 580, 30)))
+        assert 30 in sizes(result)
+        assert max(len(variant.data) for variant in result.variants) < len(result.data)
+        if format_ == "Original":
+            assert list(sizes(result)) == [30]
+
+
+def test_frames_that_only_variants_need() -> None:
+    """An animation that is kept as it came is kept without variants where they cannot be made."""
+    data = animated("GIF")
+    settings = compression("Original", widths=(60,))
+    width, height = opened(data).size
+    result = compress(data, settings, 2 * width * height)
+    assert isinstance(result, Encoded)
+    assert (result.unchanged, result.variants) == (True, [])
+    narrowed = compress(data, compression("Original", max_width=60), 2 * width * height)
+    assert not isinstance(narrowed, Encoded)
 
 
 @pytest.mark.parametrize("source", ["GIF", "WEBP", "PNG", "AVIF", "TIFF"])

@@ -34,9 +34,7 @@ _SEPARATOR_LINE = re.compile(r'"?sep=.?"?\s*', re.IGNORECASE)
 _NEXT_URL = re.compile(r",(?=\s*[A-Za-z][A-Za-z0-9+.-]*://)")
 _SECRET = re.compile(r"(://).*", re.DOTALL)
 _KNOWN = (names.COLUMN_SERIAL, names.COLUMN_PRODUCT, names.COLUMN_URLS)
-_REPLACED = re.compile(
-    rf"(?:{names.COLUMN_OUTPUT_URLS}(?: [0-9]+w)?|{names.COLUMN_REASON})", re.IGNORECASE
-)
+_REPLACED = re.compile(rf"{names.OUTPUT_COLUMN}|{names.COLUMN_REASON}", re.IGNORECASE)
 # Nobody sees them, and web pages and spreadsheets leave them behind: soft hyphen, zero-width
 # space and joiners, word joiner, byte order mark.
 _INVISIBLE = dict.fromkeys(map(ord, "\u00ad\u200b\u200c\u200d\u2060\ufeff"))

@@ -108,4 +108,6 @@ def _encoded(
     warning: str | None = None,
 ) -> Encoded:
     extension, content_type = formats.FILES[name]
+    # A palette lost, or an original that was kept: then the image itself is the better variant.
+    variants = [one for one in variants if len(one.data) < len(data)]
     return Encoded(data, extension, content_type, *size, unchanged, warning, variants)

@@ -33,7 +33,7 @@ class Encoded(msgspec.Struct, frozen=True, tag=True):
     """The original was kept: its coded pixels are these, at most its metadata is gone."""
     warning: str | None
     variants: list[Variant] = []
-    """One for each of the widths asked for that is below its own."""
+    """For each of the widths asked for that is below its own, where that takes fewer bytes."""
     crops: Crops | str | None = None
     """Where they were asked for; words where they could not be made."""
 

@@ -193,7 +193,7 @@ class _Files:
         for position, url in enumerate(row.urls):
             result = found.take((row.line, position))
             self._totals.add(row.line, row.cells[product], url, result)
-            outputs.append(results.output_urls(self._store, url, result, self._widths))
+            outputs.append(results.output_urls(self._store, result, self._widths))
             if result.object is None:
                 failed.append((url, f"{result.reason}: {result.message}"))
         if self._whole:

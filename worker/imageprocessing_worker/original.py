@@ -10,6 +10,7 @@ from PIL import Image
 
 from imageprocessing_worker import colour, crops, encode, metadata, picture
 from imageprocessing_worker.encoded import Variant
+from imageprocessing_worker.formats import UnusableImage
 from imageprocessing_worker.picture import Picture
 
 # Where Pillow holds a TIFF's samples exactly as they are, bits of one of them.
@@ -42,16 +43,19 @@ def keep(
     data, unchanged = None, False
     if size == opened.size and opened.orientation == 1:
         data, unchanged = _as_it_is(opened, compression, profile)
-    if data is not None and not narrower:
-        return data, size, unchanged, []
-    extras = msgspec.structs.replace(picture.extras(opened, compression), profile=profile)
-    if data is None:
-        data = _anew(opened, compression, max_pixels, extras)
-    opened.sampled = False  # crops show the image, not its variants
-    variants = [
-        Variant(width, _anew(opened, settings, max_pixels, extras))
-        for width, settings in narrower.items()
-    ]
+    kept = data is not None
+    variants: list[Variant] = []
+    try:
+        extras = msgspec.structs.replace(picture.extras(opened, compression), profile=profile)
+        if data is None:
+            data = _anew(opened, compression, max_pixels, extras)
+        opened.sampled = False  # crops show the image, not its variants
+        for width, settings in narrower.items():
+            variants.append(Variant(width, _anew(opened, settings, max_pixels, extras)))
+    except UnusableImage:
+        if data is None or not kept:
+            raise
+        variants.clear()  # as without widths nobody asked for its later frames
     return data, size, unchanged, variants
 
 

@@ -19,7 +19,7 @@ from imageprocessing_worker.window import GROW_SECONDS, Window
 from imageprocessing_worker.work import Packed, Work, unpack
 
 UPLOADS = 64
-"""Images that are stored at once: enough to hide a store's latency, tried with 64."""
+"""Files that are stored at once: enough to hide a store's latency, tried with 64."""
 FINISH_SECONDS = 5.0
 """For what has been downloaded when SIGTERM comes: most of a Pod's 30 s are for checkpoints."""
 
@@ -70,6 +70,9 @@ class Pipeline:
         self._is_sampled, self._keep_sample = is_sampled, keep_sample
         self._window = Window(codec.children, clock.now())
         self._at_codec = self._uploads = 0
+        # Encoded images wait for a slow store in memory: not more of them than it can take, and
+        # a few that keep the children at work.
+        self._encoded = asyncio.Semaphore(UPLOADS + 2 * codec.children)
         self._tasks: set[asyncio.Task[None]] = set()
         self._downloads: set[asyncio.Task[None]] = set()  # of these
         self._wake = asyncio.Event()
@@ -151,6 +154,7 @@ class Pipeline:
             if isinstance(data, DownloadFailure) or attempt.canary:
                 return
             self._at_codec += 1
+            await held.enter_async_context(self._encoded)
             original = len(data)
             sample = self._is_sampled(work.url)
             encoded = await self._codec.compress(data, sample=sample)
@@ -164,20 +168,21 @@ class Pipeline:
                 self._record(work, refused)
                 return
             path = names.image_object(work.url, encoded.extension)
-            variants = [
-                (names.image_object(work.url, encoded.extension, one.width), one.data)
-                for one in encoded.variants
-            ]
-            files = 1 + len(variants)
-            self._uploads += files
+            self._uploads += 1
             self._wake.set()
             await self._upload(path, encoded.data, encoded.content_type)
-            if variants:
-                more = (self._upload(*one, encoded.content_type) for one in variants)
-                await asyncio.gather(*more)
+            if encoded.variants:
+                await asyncio.gather(
+                    *(
+                        self._upload(
+                            names.variant_of(path, one.width), one.data, encoded.content_type
+                        )
+                        for one in encoded.variants
+                    )
+                )
             if sample:
                 self._keep_sample(work, original, encoded)
-            self._uploads -= files
+            self._uploads -= 1
         stored = Result(
             line=0,
             position=0,

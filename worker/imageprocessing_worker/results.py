@@ -39,7 +39,7 @@ class Result(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     milliseconds: int = msgspec.field(default=0, name="ms")
     """Of the last attempt to fetch it; 0 where there was none, or at another place of its URL."""
     variants: tuple[Made, ...] = ()
-    """Of a width for which there is none, the image itself is no wider."""
+    """Of a width for which there is none, the image itself is no wider, or takes fewer bytes."""
 
     @property
     def place(self) -> Place:
@@ -47,20 +47,14 @@ class Result(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
         return (self.line, self.position)
 
 
-def output_urls(store: Store, url: str, result: Result, widths: Iterable[int]) -> list[str]:
-    """Where the image of a URL is found, and then its variants, one for each of the widths.
+def output_urls(store: Store, result: Result, widths: Iterable[int]) -> list[str]:
+    """Where the image is found, and then its variants, one for each of the widths.
 
     Empty strings where it failed.
     """
     image = "" if result.object is None else store.url(result.object)
-    urls = [image]
-    for width in widths:
-        if any(made.width == width for made in result.variants):
-            extension = (result.object or "").rpartition(".")[2]
-            urls.append(store.url(names.image_object(url, extension, width)))
-        else:
-            urls.append(image)
-    return urls
+    made = {one.width for one in result.variants}
+    return [image, *(names.variant_of(image, n) if n in made else image for n in widths)]
 
 
 _encoder = msgspec.json.Encoder()

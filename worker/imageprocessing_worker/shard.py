@@ -65,7 +65,9 @@ class ShardRun:
         self._clock = clock or Clock()
         self._fresh: list[tuple[Work, Result]] = []
         self._samples: list[sample.Sample] = []  # of these
-        self._texts: list[bytes] = []  # all results as JSON lines: 170 bytes an image
+        self._texts: list[
+            bytes
+        ] = []  # all results as JSON lines: 170 bytes an image, and 15 for each variant
         self._settled = 0  # results that no other attempt would change
         self._passing: Result | None = None  # one that failed and may pass
         self._parts = 0
@@ -73,8 +75,9 @@ class ShardRun:
         self._room = asyncio.Event()
         self._room.set()
         # Not asyncio's own threads: those are few, and the resolver of names needs them.
-        # One more than uploads, so that a checkpoint never waits for them.
-        self._threads = ThreadPoolExecutor(UPLOADS + 1, "store")
+        self._threads = ThreadPoolExecutor(1, "shard")
+        # Of their own, so that a checkpoint never waits for them.
+        self._uploads = ThreadPoolExecutor(UPLOADS, "upload")
 
     async def run(self, plan: Plan) -> None:
         """Ends with results/<i>.jsonl written.
@@ -87,6 +90,7 @@ class ShardRun:
         finally:
             # Not waited for: after SIGTERM, or an error, nothing they do is needed.
             self._threads.shutdown(wait=False, cancel_futures=True)
+            self._uploads.shutdown(wait=False, cancel_futures=True)
 
     async def _run(self, plan: Plan) -> None:
         if await self._unless_stopped(results.is_committed, self._store, self._index):
@@ -160,7 +164,8 @@ class ShardRun:
         )
 
     async def _upload(self, path: str, data: bytes, content_type: str) -> None:
-        await self._blocking(self._store.add, path, data, content_type)
+        call = partial(self._store.add, path, data, content_type)
+        await asyncio.get_running_loop().run_in_executor(self._uploads, call)
 
     def _keep_sample(self, work: Work, original: int, image: Encoded) -> None:
         """Its crops go out with the next checkpoint, which has its result, too."""
@@ -238,7 +243,7 @@ class ShardRun:
 
     def _image_records(self, work: Work, result: Result) -> Iterator[ImageRecord]:
         widths = self._task.compression.widths
-        output_url, *variants = results.output_urls(self._store, work.url, result, widths)
+        output_url, *variants = results.output_urls(self._store, result, widths)
         for image in work.images:
             yield ImageRecord(
                 key=names.image_document(self._task.request_id, image.serial, image.position),

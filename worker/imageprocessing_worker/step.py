@@ -26,7 +26,8 @@ from imageprocessing_worker.source import open_source
 from imageprocessing_worker.stores import Store, StoreError, open_store
 
 IMAGE_SECONDS = 30.0
-"""Most that one image may take to decode and encode; a 50 MP AVIF takes about 10."""
+"""Most that one image may take to decode and encode, and each of its variants on top; a 50 MP
+AVIF takes about 10."""
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -112,7 +113,7 @@ class Step:
                 task.download.max_pixels,
                 children=shares.children,
                 memory_limit=shares.codec,
-                time_limit=IMAGE_SECONDS,
+                time_limit=IMAGE_SECONDS * (1 + len(task.compression.widths)),
             ) as codec,
             Downloader(
                 task.download, Guard(task.allowed_networks), memory=shares.bodies

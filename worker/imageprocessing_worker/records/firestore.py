@@ -19,6 +19,8 @@ from imageprocessing_worker.stores import StoreError
 
 _BATCH = 500
 """Writes of one commit, Firestore's own limit."""
+_BATCH_BYTES = 5 << 20
+"""Of one commit, whose limit is 10 MiB with all that Firestore adds."""
 _TIMEOUT = 60.0  # seconds, of one commit
 # The library's own tries only two of these, and gives up after 60 s. All writes can be repeated.
 _RETRY = retry.Retry(
@@ -47,9 +49,9 @@ class FirestoreRecords:
 
     def put_images(self, records: Sequence[ImageRecord]) -> None:
         """See Records."""
-        for start in range(0, len(records), _BATCH):
+        for records_of_one in _batches(records):
             batch = self._client.batch()
-            for record in records[start : start + _BATCH]:
+            for record in records_of_one:
                 fields: dict[str, Any] = msgspec.structs.asdict(record)
                 if not record.variants:
                     del fields["variants"]
@@ -72,16 +74,30 @@ class FirestoreRecords:
             )
 
 
+def _batches(records: Sequence[ImageRecord]) -> Iterator[list[ImageRecord]]:
+    """What one commit takes each; URLs may have 2,048 characters, and each variant has one."""
+    batch: list[ImageRecord] = []
+    size = 0
+    for record in records:
+        texts = (*msgspec.structs.astuple(record)[:-1], *record.variants.values())
+        length = sum(len(text.encode()) for text in texts)
+        if batch and (len(batch) == _BATCH or size + length > _BATCH_BYTES):
+            yield batch
+            batch, size = [], 0
+        batch.append(record)
+        size += length
+    if batch:
+        yield batch
+
+
 @contextmanager
 def _errors() -> Iterator[None]:
     try:
         yield
-    except (
-        api.PermissionDenied,
-        api.Unauthenticated,
-        api.NotFound,
-        api.InvalidArgument,
-    ) as error:
+    except api.InvalidArgument as error:
+        message = f"Firestore cannot take what is to be recorded: {str(error)[:200]}"
+        raise StoreError(message, transient=False) from error
+    except (api.PermissionDenied, api.Unauthenticated, api.NotFound) as error:
         message = (
             "Firestore refused: check the project, the database and the role of the "
             f"worker's service account ({str(error)[:200]})"
