@@ -58,7 +58,7 @@ async def _growth(plane: Plane, seconds: float) -> Row:
     run = await throughput(plane, "again", seconds, _IN_FLIGHT)
     grown = (plane.memory() - before) / run.finished
     what = f"memory of {run.finished:,} requests that have settled since"
-    return Row(what, f"{grown / 1e3:.1f} kB each, until the next list", "nothing")
+    return Row(what, f"{grown / 1e3:.1f} kB each", "nothing")
 
 
 def _rate(what: str, run: Throughput, target: str) -> Row:

@@ -25,10 +25,12 @@ class Cache:
         self._keys: dict[str, Key] = {}
         self._jobs: dict[str, dict[str, Job]] = {}
         # UIDs of what went, with its last version: events that are still on their way must
-        # not bring it back. Kept until the next list.
+        # not bring it back. Kept until the next list, or until it went a second time: both the
+        # watch and the answer to our own write have told it then, and nothing older comes.
         self._gone: dict[str, int] = {}
         # UIDs of what changed since a list was asked for: the list may be older than that.
-        self._changed: set[str] = set()
+        # None while there is no such list.
+        self._changed: set[str] | None = set()
 
     def request(self, key: Key) -> Seen | None:
         """The request, None once it is deleted or settled."""
@@ -56,7 +58,7 @@ class Cache:
             self.drop_request(known)
         self._requests[key] = request
         self._keys[request.uid] = key
-        self._changed.add(request.uid)
+        self._note_change(request.uid)
         return None if _same(request, known) else key
 
     def drop_request(self, request: Seen) -> None:
@@ -96,7 +98,7 @@ class Cache:
                 told = disruptions.remembered(request, job, self._clock())
                 job = msgspec.structs.replace(job, interruptions=told)
         self._jobs.setdefault(job.request_uid, {})[job.uid] = job
-        self._changed.add(job.uid)
+        self._note_change(job.uid)
         return None if _same(job, known) else self._keys.get(job.request_uid)
 
     def drop_job(self, job: Job) -> Key | None:
@@ -105,6 +107,7 @@ class Cache:
         known = jobs.get(job.uid)
         if known is not None and known.let_go and _newer(known, job):
             # Not deleted. Until its request's end is written it is known with its report.
+            self._went(job)
             return None
         jobs.pop(job.uid, None)
         if not jobs:
@@ -132,7 +135,7 @@ class Cache:
 
     def replace(self, requests: Iterable[Seen], jobs: Iterable[Job]) -> None:
         """All there is, whatever the versions say: after a restored etcd they run backwards."""
-        changed, self._changed = self._changed, set()
+        changed, self._changed = self._changed or set(), None
         known_requests = {request.uid: request for request in self._requests.values()}
         known_jobs = {job.uid: job for several in self._jobs.values() for job in several.values()}
         self._requests, self._keys, self._jobs = {}, {}, {}
@@ -159,9 +162,14 @@ class Cache:
                 self.put_job(job)
 
     def _went(self, what: Seen | Job) -> None:
-        version = int(what.resource_version)
-        self._gone[what.uid] = max(version, self._gone.get(what.uid, 0))
-        self._changed.add(what.uid)
+        version, before = int(what.resource_version), self._gone.pop(what.uid, None)
+        if version != before:
+            self._gone[what.uid] = max(version, before or 0)
+        self._note_change(what.uid)
+
+    def _note_change(self, uid: str) -> None:
+        if self._changed is not None:
+            self._changed.add(uid)
 
     def _is_gone(self, what: Seen | Job) -> bool:
         return int(what.resource_version) <= self._gone.get(what.uid, -1)

@@ -154,7 +154,6 @@ class Visitor:
                 self._metrics.count_end(written.status)
             if written.status.settled:
                 self._cache.drop_request(written)
-                # What is left of it until the next list is its UID.
                 self._notes.pop(request.uid, None)
             else:
                 self._cache.put_request(written)

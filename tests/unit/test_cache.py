@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from itertools import count
+import copy
+from collections.abc import Callable
+from itertools import count, permutations
 from typing import Any
 
 import msgspec
@@ -124,6 +126,41 @@ def test_what_went_does_not_come_back() -> None:
     assert (cache.request(KEY), cache.jobs(UID)) == (None, [])
     cache.put_request(version(6))
     assert seen(cache) == "6"
+
+
+LET_GO = job(4, ended="Complete", let_go=True)
+TOLD: dict[str, Callable[[Cache], object]] = {
+    "job, answer": lambda cache: cache.put_job(LET_GO),
+    "job, watch": lambda cache: cache.drop_job(job(4, ended="Complete")),
+    "request, answer": lambda cache: cache.drop_request(version(5)),
+    "request, watch": lambda cache: cache.drop_request(version(5)),
+}
+"""How a request settles and its Job is let go: the answers come in order, the watches whenever."""
+
+
+@pytest.mark.parametrize(
+    "order",
+    [
+        order
+        for order in permutations(TOLD)
+        if order.index("job, answer") < order.index("request, answer")
+    ],
+    ids=" ".join,
+)
+def test_nothing_is_left_of_what_settled(order: tuple[str, ...]) -> None:
+    cache = Cache(lambda: NOW)
+    cache.replace([], [])
+    empty = {key: copy.copy(value) for key, value in vars(cache).items()}
+    cache.put_request(version(3))
+    cache.put_job(job(3, ended="Complete"))
+    for number, what in enumerate(order):
+        TOLD[what](cache)
+        # Until a watch has told, its events from before are still on their way.
+        if "request, answer" in order[: number + 1] and "request, watch" in order[number + 1 :]:
+            cache.put_request(version(4))
+        if "job, answer" in order[: number + 1] and "job, watch" in order[number + 1 :]:
+            cache.put_job(job(3, ended="Complete"))
+    assert vars(cache) == empty
 
 
 def test_another_request_of_the_same_name() -> None:
