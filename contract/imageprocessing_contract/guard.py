@@ -147,7 +147,7 @@ def _what_is_wrong(url: str) -> str:
     if not url:
         return "the URL is empty"
     if _GAP.search(url):
-        return "the URL contains a space or a control character"
+        return "the URL contains a space or a control character; a space is written %20"
     scheme, separator, rest = url.partition("://")
     if not separator or scheme.lower() not in {"http", "https"}:
         return "the URL does not begin with http:// or https://"

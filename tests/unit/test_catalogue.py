@@ -44,6 +44,11 @@ READ = {
     "an unquoted list with upper case": (f"1,x,HTTP{A[4:]},{B}\n", [["HTTP" + A[4:], B]]),
     "commas in URLs": (f'1,x,"{CLOUDINARY},{CLOUDINARY}"\n', [[CLOUDINARY, CLOUDINARY]]),
     "commas in unquoted URLs": (f"1,x,{CLOUDINARY},{A}\n", [[CLOUDINARY, A]]),
+    "what cannot be seen around URLs": (
+        f'1,x,"\u200b{A}\u00a0,\u200b{B}\u200b"\n2,x,\ufeff{A}\u202f\n',
+        [[A, B], [A]],
+    ),
+    "URLs in URLs": (f"1,x,{A}/{B}\n2,y,{A}?u={B}&v=1\n", [[f"{A}/{B}"], [f"{A}?u={B}&v=1"]]),
     "empty pieces": (f'1,x,",{A},,{B},"\n', [[A, B]]),
     "a list over several lines": (f'1,x,"{A},\n{B}"\n', [[A, B]]),
     "quotes in a name": (f'1,"a ""b"", c",{A}\n', [[A]]),
@@ -62,6 +67,7 @@ def test_what_is_read(text: str, urls: list[list[str]]) -> None:
     assert [row.urls for row in found] == urls
 
 
+WITHOUT_COMMA = "line 2, URL 1: another URL follows in it; separate the URLs of a list by commas"
 # A row that is invalid: its reason, what its message says, in which line it begins.
 PROBLEMS = {
     "serial": (f",x,{A}", RowReason.EMPTY_SERIAL_NUMBER, "line 2 has no serial number"),
@@ -94,12 +100,22 @@ PROBLEMS = {
     "space": (
         "1,x,http://a.example/a b.jpg",
         RowReason.INVALID_URL,
-        "line 2, URL 1: the URL contains a space or a control character",
+        "line 2, URL 1: the URL contains a space or a control character; a space is written %20",
     ),
-    "newline between URLs": (
-        f'1,x,"{A}\n{B}"',
+    "newline between URLs": (f'1,x,"{A}\n{B}"', RowReason.INVALID_URL, WITHOUT_COMMA),
+    "space between URLs": (f"1,x,{A} {B}", RowReason.INVALID_URL, WITHOUT_COMMA),
+    "semicolon between URLs": (f"1,x,{A};{B}", RowReason.INVALID_URL, WITHOUT_COMMA),
+    "bar between URLs": (f"1,x,{A} | {B}", RowReason.INVALID_URL, WITHOUT_COMMA),
+    "another comma between URLs": (f"1,x,{A}，{B}", RowReason.INVALID_URL, WITHOUT_COMMA),
+    "no scheme in a list": (
+        f'1,x,"{A},//a.example/1.jpg"',
         RowReason.INVALID_URL,
-        "line 2, URL 1: the URL contains a space or a control character",
+        "line 2, URL 2: the URL does not begin with http:// or https://",
+    ),
+    "HTML": (
+        "1,x,http://a.example/?w=1&amp;h=2",
+        RowReason.INVALID_URL,
+        "line 2, URL 1: the URL contains &amp;, which is HTML for &; write & alone",
     ),
     "a private address": (
         "1,x,http://10.0.0.1/1.jpg",

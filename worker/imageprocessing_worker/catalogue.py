@@ -30,14 +30,17 @@ _MAX_PROCESSED = 9 * MAX_COPY
 _DELIMITERS = (",", ";", "\t")
 # For Excel alone, and written by exports that are meant for it: it names the separator.
 _SEPARATOR_LINE = re.compile(r'"?sep=.?"?\s*', re.IGNORECASE)
+# Nobody sees them, and web pages and spreadsheets leave them behind: soft hyphen, zero-width
+# space and joiners, word joiner, byte order mark.
+_INVISIBLE = "\u00ad\u200b\u200c\u200d\u2060\ufeff"
+_AROUND_URL = f", \t\r\n\u00a0\u202f\u3000{_INVISIBLE}"
 # A list ends one URL where a comma is followed by the next: Cloudinary's URLs hold commas.
-_NEXT_URL = re.compile(r",(?=\s*[A-Za-z][A-Za-z0-9+.-]*://)")
+_NEXT_URL = re.compile(rf",(?=[\s{_INVISIBLE}]*[A-Za-z][A-Za-z0-9+.-]*://|\s*//)")
+# Others separate lists so; URLs within URLs stand behind a slash or an equals sign.
+_NEXT_WITHOUT_COMMA = re.compile(r"[\s;|，；、]\s*https?://", re.IGNORECASE)
 _SECRET = re.compile(r"(://).*", re.DOTALL)
 _KNOWN = (names.COLUMN_SERIAL, names.COLUMN_PRODUCT, names.COLUMN_URLS)
 _REPLACED = re.compile(rf"{names.OUTPUT_COLUMN}|{names.COLUMN_REASON}", re.IGNORECASE)
-# Nobody sees them, and web pages and spreadsheets leave them behind: soft hyphen, zero-width
-# space and joiners, word joiner, byte order mark.
-_INVISIBLE = dict.fromkeys(map(ord, "\u00ad\u200b\u200c\u200d\u2060\ufeff"))
 
 # Lines bounds what csv.reader is given; its own bound is for all of the process.
 csv.field_size_limit(MAX_COPY)
@@ -81,7 +84,7 @@ class Row(msgspec.Struct, frozen=True):
 
 def split_urls(cell: str) -> list[str]:
     """The URLs of a cell, in order; empty pieces are dropped."""
-    return [url for piece in _NEXT_URL.split(cell) if (url := piece.strip(", \t\r\n"))]
+    return [url for piece in _NEXT_URL.split(cell) if (url := piece.strip(_AROUND_URL))]
 
 
 class Catalogue:
@@ -205,9 +208,18 @@ class Catalogue:
         if not urls:
             return Problem(RowReason.NO_URLS, f"line {line} has no image URL")
         for position, url in enumerate(urls, start=1):
-            if wrong := self._guard.check_url(url):
+            if wrong := _slip(url) or self._guard.check_url(url):
                 return Problem(RowReason.INVALID_URL, f"line {line}, URL {position}: {wrong}")
         return None
+
+
+def _slip(url: str) -> str | None:
+    """What exports get wrong about lists of URLs; a server would answer 404, or with another image."""
+    if url.find("://", len("https://")) > 0 and _NEXT_WITHOUT_COMMA.search(url):
+        return "another URL follows in it; separate the URLs of a list by commas"
+    if "&amp;" in url:
+        return "the URL contains &amp;, which is HTML for &; write & alone"
+    return None
 
 
 def read_copy(chunks: Iterable[bytes], delimiter: str) -> Iterator[list[str]]:
@@ -227,12 +239,12 @@ def read_copy(chunks: Iterable[bytes], delimiter: str) -> Iterator[list[str]]:
 
 
 def _begins_url(cell: str) -> bool:
-    return cell.lstrip().lower().startswith(("http://", "https://"))
+    return cell.lstrip(_AROUND_URL).lower().startswith(("http://", "https://"))
 
 
 def _as_seen(name: str) -> str:
     """A column's name without what cannot be seen; one plain space for any run of spaces."""
-    return " ".join(name.translate(_INVISIBLE).split())
+    return " ".join(name.translate(str.maketrans("", "", _INVISIBLE)).split())
 
 
 def _is(cell: str, *columns: str) -> bool:
