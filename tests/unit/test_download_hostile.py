@@ -37,9 +37,10 @@ def compressed(encoding: str, size: int) -> bytes:
     return b"".join(deflate.compress(piece) for _ in range(size >> 20)) + deflate.flush()
 
 
-async def expect(answer: Answer, reason: ImageReason, *, transient: bool) -> None:
+async def expect(answer: Answer, reason: ImageReason, *, transient: bool) -> DownloadFailure:
     result = failure(await fetched(answer))
     assert (result.reason, result.transient) == (reason, transient), result
+    return result
 
 
 async def test_a_length_over_the_limit_ends_it_at_once() -> None:
@@ -93,7 +94,15 @@ async def test_an_encoding_that_lies(encoding: str) -> None:
     async def answer(exchange: Exchange) -> None:
         await exchange.reply(b"\xff\xd8 no such encoding", Content_Encoding=encoding)
 
-    await expect(answer, ImageReason.RESPONSE_BROKEN, transient=True)
+    result = await expect(answer, ImageReason.RESPONSE_BROKEN, transient=True)
+    unknown = result.message == "its Content-Encoding is neither gzip nor deflate"
+    assert unknown == (encoding in {"br", "zstd"})
+
+
+async def test_a_header_that_is_too_long_is_named() -> None:
+    answer = sending(b"HTTP/1.1 200 OK\r\nX: " + b"x" * 8191 + b"\r\n\r\n")
+    result = await expect(answer, ImageReason.RESPONSE_BROKEN, transient=True)
+    assert result.message == "one of its headers is longer than 8190 bytes"
 
 
 @pytest.mark.parametrize("kind", ["length", "close", "gzip"])

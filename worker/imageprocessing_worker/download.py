@@ -18,6 +18,7 @@ from typing import Self
 import aiohttp
 import msgspec
 from aiohttp.abc import AbstractResolver
+from aiohttp.http_exceptions import ContentEncodingError, LineTooLong
 from imageprocessing_contract import request
 from imageprocessing_contract.guard import Guard
 from imageprocessing_contract.reasons import ImageReason
@@ -230,8 +231,18 @@ def failure_of(error: Exception) -> DownloadFailure:
             message = "the answer broke off, or its encoding is broken"
             return DownloadFailure(ImageReason.RESPONSE_BROKEN, message, transient=True)
         case _:
-            message = "the answer is not valid HTTP"
-            return DownloadFailure(ImageReason.RESPONSE_BROKEN, message, transient=True)
+            return DownloadFailure(ImageReason.RESPONSE_BROKEN, _not_http(error), transient=True)
+
+
+def _not_http(error: Exception) -> str:
+    # aiohttp wraps what its parser raises twice.
+    match error.__cause__ and error.__cause__.__cause__:
+        case ContentEncodingError():
+            return "its Content-Encoding is neither gzip nor deflate"
+        case LineTooLong():
+            return "one of its headers is longer than 8190 bytes"  # the bound of aiohttp
+        case _:
+            return "the answer is not valid HTTP"
 
 
 def _silence(reason: ImageReason, message: str) -> DownloadFailure:
