@@ -129,6 +129,7 @@ def test_too_many_pixels_is_seen_before_decoding(out: str) -> None:
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert refusal.reason == ImageReason.TOO_MANY_PIXELS
+    assert refusal.message == "400000000 pixels, more than maxPixels"
     assert peak < 1_000_000
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import re
 import struct
 import zlib
 from collections.abc import Iterable, Iterator
@@ -107,7 +108,9 @@ def decoding(name: str) -> Iterator[None]:
     try:
         yield
     except Image.DecompressionBombError as error:
-        raise UnusableImage(ImageReason.TOO_MANY_PIXELS, "it has too many pixels") from error
+        told = re.search("[0-9]+ pixels", str(error))
+        message = f"{told[0] if told else 'its pixels are'}, more than maxPixels"
+        raise UnusableImage(ImageReason.TOO_MANY_PIXELS, message) from error
     except DAMAGE as error:
         what = " ".join(str(error).split())[:120]
         if "out of memory" in what.lower():
