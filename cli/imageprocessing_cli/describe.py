@@ -15,6 +15,7 @@ from imageprocessing_operator.status import Status, Webhook
 from rich.filesize import decimal
 
 from imageprocessing_cli.advice import advice
+from imageprocessing_cli.printing import number
 from imageprocessing_cli.progress import (
     duration,
     headline,
@@ -116,8 +117,11 @@ def _times(status: Status, now: datetime) -> Lines:
 def _counts(status: Status) -> Lines:
     found: Lines = []
     if catalogue := status.catalogue:
-        invalid = f", {catalogue.invalid_rows} invalid rows" if catalogue.invalid_rows else ""
-        found.append(("Catalogue", f"{catalogue.rows} rows, {catalogue.images} images{invalid}"))
+        invalid = (
+            f", {number(catalogue.invalid_rows, 'invalid row')}" if catalogue.invalid_rows else ""
+        )
+        counts = f"{number(catalogue.rows, 'row')}, {number(catalogue.images, 'image')}"
+        found.append(("Catalogue", f"{counts}{invalid}"))
     if images := status.images:
         over = status.is_true(Condition.FINISHED)
         text = f"{images.succeeded if over else images.processed} of {images.total} done"

@@ -75,7 +75,7 @@ class LocalRun:
             return self._run(self._request.mount, begun)
         # Not by the environment: a ConfigMap may hold 1 MiB, one variable 128 KiB.
         with tempfile.TemporaryDirectory() as folder:
-            (Path(folder) / TEXT_FILE).write_text(self._request.text, newline="")
+            (Path(folder) / TEXT_FILE).write_bytes(self._request.text)
             return self._run(folder, begun)
 
     def _run(self, mount: str, begun: Begun) -> Report:
@@ -136,9 +136,20 @@ class LocalRun:
                 names.ENV_SOURCE_MOUNT: self._mount,
             }
             command = [sys.executable, "-m", "imageprocessing_worker"]
-            ended = subprocess.run(command, env=environ, stderr=subprocess.PIPE, text=True)  # noqa: PLW1510
+            with subprocess.Popen(
+                command, env=environ, stderr=subprocess.PIPE, text=True
+            ) as worker:
+                log = _to_its_end(worker)
             text = Path(said.name).read_text()
         try:
-            return ended.returncode, report.decode(text), ended.stderr
+            return worker.returncode, report.decode(text), log
         except msgspec.DecodeError:
-            return ended.returncode, None, ended.stderr
+            return worker.returncode, None, log
+
+
+def _to_its_end(worker: subprocess.Popen[str]) -> str:
+    """What it logs; Ctrl-C reaches the worker as well, which then writes a checkpoint."""
+    try:
+        return worker.communicate()[1]
+    except KeyboardInterrupt:
+        return worker.communicate()[1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import os
 from pathlib import Path
@@ -29,14 +30,14 @@ class LocalRequest(msgspec.Struct, frozen=True):
     """Folder that takes the place of the source's claim."""
     identity: Source
     """What the source is by its content: another catalogue under one name is another request."""
-    text: str | None = None
+    text: bytes | None = None
     """A catalogue that is in the file itself."""
 
 
 def read_local_request(file: Path, csv: Path | None) -> LocalRequest:
     """Raises UsageError for a file that is no valid request, or whose source is out of reach."""
     try:
-        documents = load_documents(file.read_text())
+        documents = load_documents(file.read_text(encoding="utf-8"))
     except OSError as error:
         message = f"{file}: {error.strerror}"
         raise UsageError(message) from error
@@ -57,9 +58,9 @@ def read_local_request(file: Path, csv: Path | None) -> LocalRequest:
     if csv is not None:
         return _from_file(name, spec, csv)
     if source.inline is not None:
-        return _from_text(name, spec, source.inline)
+        return _from_text(name, spec, source.inline.encode())
     if ref := source.config_map_key_ref:
-        return _from_text(name, spec, _config_map_text(ref, documents))
+        return _from_text(name, spec, _needed(ref, documents))
     if source.persistent_volume_claim or source.failures_of:
         message = "this source is only there in a cluster; give the catalogue with --csv FILE"
         raise UsageError(message)
@@ -78,8 +79,8 @@ def _from_file(name: str, spec: Spec, csv: Path) -> LocalRequest:
     return LocalRequest(name, spec, source, os.fspath(path.parent), Source(inline=digest))
 
 
-def _from_text(name: str, spec: Spec, text: str) -> LocalRequest:
-    digest = hashlib.sha256(text.encode()).hexdigest()
+def _from_text(name: str, spec: Spec, text: bytes) -> LocalRequest:
+    digest = hashlib.sha256(text).hexdigest()
     return LocalRequest(name, spec, _file(TEXT_FILE), "", Source(inline=digest), text)
 
 
@@ -87,15 +88,30 @@ def _file(name: str) -> Source:
     return Source(persistent_volume_claim=ClaimPath(claim_name="local", path=name))
 
 
-def _config_map_text(ref: KeyRef, documents: list[dict[str, Any]]) -> str:
+def _needed(ref: KeyRef, documents: list[dict[str, Any]]) -> bytes:
+    found = config_map_bytes(ref.name, ref.key, documents)
+    if found is None:
+        message = (
+            f"the ConfigMap {ref.name} with the key {ref.key} is not in the file; "
+            "add it as a second document, or give the catalogue with --csv FILE"
+        )
+        raise UsageError(message)
+    return found
+
+
+def config_map_bytes(name: str, key: str, documents: list[dict[str, Any]]) -> bytes | None:
+    """What a key of that ConfigMap holds, where it is among the documents."""
     for document in documents:
         named = (document.get("metadata") or {}).get("name")
-        if document.get("kind") == "ConfigMap" and named == ref.name:
-            text = (document.get("data") or {}).get(ref.key)
-            if isinstance(text, str):
-                return text
-    message = (
-        f"the ConfigMap {ref.name} with the key {ref.key} is not in the file; "
-        "add it as a second document, or give the catalogue with --csv FILE"
-    )
-    raise UsageError(message)
+        if document.get("kind") != "ConfigMap" or named != name:
+            continue
+        text = (document.get("data") or {}).get(key)
+        encoded = (document.get("binaryData") or {}).get(key)
+        try:
+            if isinstance(encoded, str):
+                return base64.b64decode(encoded)
+        except ValueError as error:
+            raise UsageError(f"binaryData.{key} of the ConfigMap {name}: {error}") from error
+        if isinstance(text, str):
+            return text.encode()
+    return None

@@ -88,7 +88,7 @@ def read_template(file: Path | None) -> Object:
     if file is None:
         return {"spec": {}}
     try:
-        documents = load_documents(file.read_text())
+        documents = load_documents(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"--from {file}: {error.strerror}") from error
     except (UnicodeDecodeError, DocumentError) as error:

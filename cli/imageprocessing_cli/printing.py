@@ -26,6 +26,11 @@ def print_objects(output: str, *objects: Object) -> None:
         click.echo(json.dumps(whole, indent=4, ensure_ascii=False))
 
 
+def number(count: int, what: str) -> str:
+    """1 row, 2 rows."""
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+
+
 def full_name(found: Object) -> str:
     """As kubectl says it: imageprocessingrequest.imageprocessing.dev/spring, configmap/spring."""
     kind, (group, _, _) = found["kind"].lower(), found["apiVersion"].rpartition("/")

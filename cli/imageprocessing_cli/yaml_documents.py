@@ -1,5 +1,6 @@
 """Reads YAML as kubectl does, so that a manifest means the same with and without a cluster."""
 
+import json
 import re
 from collections.abc import Hashable
 from typing import Any
@@ -15,7 +16,8 @@ def load_documents(text: str) -> list[dict[str, Any]]:
     """Returns the objects in a text of one or more YAML documents; empty documents are left out."""
     try:
         documents = [d for d in yaml.load_all(text, Loader=_KubectlLoader) if d is not None]
-    except yaml.YAMLError as error:
+        json.dumps(documents, ensure_ascii=False).encode()  # no half of a surrogate pair
+    except (yaml.YAMLError, ValueError) as error:  # of 0b_, which looks like a number
         raise DocumentError(str(error)) from error
     if any(not isinstance(document, dict) for document in documents):
         raise DocumentError("every document must be an object")

@@ -369,6 +369,9 @@ def test_validate_says_every_error_with_its_line(tmp_path: Path) -> None:
     assert ipr("validate", catalogue).stderr.splitlines()[1:] == [
         "Private addresses are allowed with --allow-network CIDR."
     ]
+    catalogue.write_text("Serial Number,\x1b]0;owned\x07Name\n1,Suit\n")
+    shown = ipr("validate", catalogue).stderr
+    assert "the header has: Serial Number,  ]0;owned Name" in shown
     workbook = tmp_path / "products.xlsx"
     workbook.write_bytes(b"PK\3\4" + bytes(100))
     ended = ipr("validate", workbook)
@@ -394,7 +397,7 @@ def test_validate_says_every_error_with_its_line(tmp_path: Path) -> None:
     assert (
         lines[2] == f"{manifest}:19: spec.compression.quality: should be less than or equal to 100"
     )
-    assert lines[3].startswith(f"{catalogue}:2: ")
+    assert lines[3].startswith(f"{catalogue}:1: ")
     manifest.write_text(manifest.read_text().replace("B\n", "shop\n").replace("500", "50"))
     ended = ipr("validate", manifest)
     assert (ended.returncode, ended.stdout) == (2, f"{manifest}: the request spring is valid\n")

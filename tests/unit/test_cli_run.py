@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import csv
 import os
 import pty
 import re
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -32,6 +34,8 @@ class Photos:
     asked: list[str] = field(default_factory=list)
     go_on: threading.Event = field(default_factory=threading.Event)
     """What slow.jpg waits for."""
+    slow: threading.Event = field(default_factory=threading.Event)
+    """It has been asked for."""
 
 
 @pytest.fixture
@@ -43,6 +47,7 @@ def server() -> Iterator[Photos]:
         def do_GET(self) -> None:  # noqa: N802 - as http.server names it
             served.asked.append(self.path)
             if self.path == "/slow.jpg":
+                served.slow.set()
                 served.go_on.wait(60)
             data = pictures.get(self.path.replace("slow", "1"))
             self.send_response(200 if data else 404)
@@ -141,6 +146,24 @@ def test_a_terminal_counts_images(tmp_path: Path, server: Photos) -> None:
     assert running.returncode == 3
 
 
+def test_interrupted(tmp_path: Path, server: Photos) -> None:
+    """By Ctrl-C, which reaches the worker as well: what has been fetched is not fetched again."""
+    rows = [f"{server.base}/{n}.jpg" for n in (0, 1, 2, 3, 4, 5)] + [f"{server.base}/slow.jpg"]
+    file = manifest(tmp_path, download={"maxConnectionsPerHost": 1})
+    command = [file, "--csv", catalogue(tmp_path, *rows), "--output", tmp_path / "out", *LOOPBACK]
+    program = [sys.executable, "-m", "imageprocessing_cli.main", "run", *map(str, command)]
+    with subprocess.Popen(program, stderr=subprocess.PIPE, start_new_session=True) as running:
+        assert server.slow.wait(60)
+        os.killpg(running.pid, signal.SIGINT)
+        _, said = running.communicate(timeout=60)
+    assert running.returncode == 130
+    assert said == b"Interrupted; run the same command again to go on.\n"
+    server.go_on.set()
+    server.asked.clear()
+    assert ipr(*command).returncode == 0
+    assert server.asked == ["/slow.jpg"]
+
+
 def test_shards(tmp_path: Path, server: Photos) -> None:
     """More shards than one, each its own process; every row has its image."""
     out = tmp_path / "out"
@@ -216,7 +239,7 @@ def test_config_map_in_the_same_file(tmp_path: Path, server: Photos) -> None:
     # Larger than one variable of the environment may be.
     rows = [f"{server.base}/0.jpg?{'x' * 1900}{n}" for n in range(80)]
     text = catalogue(tmp_path, f"{server.base}/0.jpg", *rows).read_text()
-    config_map = {
+    config_map: dict[str, object] = {
         "apiVersion": "v1",
         "kind": "ConfigMap",
         "metadata": {"name": "products"},
@@ -226,6 +249,10 @@ def test_config_map_in_the_same_file(tmp_path: Path, server: Photos) -> None:
     file = manifest(tmp_path, config_map, source=source)
     ended = ipr(file, "--output", tmp_path / "out", *LOOPBACK)
     assert "1 of 81 images done" in ended.stdout
+    del config_map["data"]
+    config_map["binaryData"] = {"products.csv": base64.b64encode(text.encode()).decode()}
+    file = manifest(tmp_path, config_map, source=source)
+    assert ipr(file, "--output", tmp_path / "out", *LOOPBACK).stdout == ended.stdout
 
 
 def test_another_catalogue_is_another_request(tmp_path: Path, server: Photos) -> None:

@@ -21,14 +21,14 @@ async def csv(exchange: Exchange) -> None:
     await exchange.reply(CSV)
 
 
-def read(answer: Answer, *, path: str = "/c.csv?sig=s3cret", limit: int | None = None) -> bytes:
+def read(answer: Answer, *, path: str = "/c.csv?sig=s3cret") -> bytes:
     with served(answer) as server:
-        return b"".join(stream(server.url + path, GUARD, timeout=20, max_bytes=limit))
+        return b"".join(stream(server.url + path, GUARD, timeout=20))
 
 
-def error(answer: Answer, *, limit: int | None = None) -> SourceError:
+def error(answer: Answer) -> SourceError:
     with pytest.raises(SourceError) as caught:
-        read(answer, limit=limit)
+        read(answer)
     found = caught.value
     assert found.reason is Reason.SOURCE_NOT_READABLE
     assert "s3cret" not in found.message
@@ -42,7 +42,7 @@ def test_the_body_comes_byte_for_byte() -> None:
 
 def test_the_url_goes_out_as_it_came() -> None:
     with served(csv) as server:
-        list(stream(f"{server.url}/a%2Fb?s=%2b+", GUARD, timeout=20, max_bytes=None))
+        list(stream(f"{server.url}/a%2Fb?s=%2b+", GUARD, timeout=20))
         assert server.lines == [b"GET /a%2Fb?s=%2b+ HTTP/1.1"]
         assert b"Accept: text/csv" in server.heads[0]
 
@@ -79,7 +79,7 @@ async def endless(exchange: Exchange) -> None:
 
 def test_memory_stays_constant_and_a_reader_may_leave() -> None:
     with served(endless) as server:
-        pieces = stream(server.url, GUARD, timeout=20, max_bytes=None)
+        pieces = stream(server.url, GUARD, timeout=20)
         next(pieces)
         tracemalloc.start()
         sizes = {len(piece) for piece in islice(pieces, 200)}
@@ -93,25 +93,11 @@ def test_memory_stays_constant_and_a_reader_may_leave() -> None:
 def test_nothing_stays_open_when_a_reader_leaves() -> None:
     with served(endless) as server, warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
-        pieces = stream(server.url, GUARD, timeout=20, max_bytes=None)
+        pieces = stream(server.url, GUARD, timeout=20)
         next(pieces)
         pieces.close()
         gc.collect()
     assert [str(w.message) for w in seen if w.category is ResourceWarning] == []
-
-
-def test_the_limit_holds_for_bodies_without_end_and_for_bombs() -> None:
-    async def bomb(exchange: Exchange) -> None:
-        await exchange.reply(gzip.compress(bytes(1 << 20)) * 64, Content_Encoding="gzip")
-
-    for answer in (endless, bomb):
-        found = error(answer, limit=1 << 20)
-        assert found.message == "the source is larger than 1048576 bytes"
-        assert not found.transient
-
-
-def test_a_body_of_exactly_the_limit_is_read() -> None:
-    assert read(csv, limit=len(CSV)) == CSV
 
 
 @pytest.mark.parametrize(
@@ -145,7 +131,7 @@ def test_a_server_that_drips_is_given_up(start: bytes) -> None:
             await exchange.send(b"H" if start else b"\r\n")
 
     with served(drip) as server, pytest.raises(SourceError) as caught:
-        list(stream(server.url, GUARD, timeout=0.5, max_bytes=None))
+        list(stream(server.url, GUARD, timeout=0.5))
     assert caught.value.message == "the source sent too little within 0.5 s"
     assert caught.value.transient
 
@@ -156,7 +142,7 @@ def test_refused_addresses_are_final() -> None:
         for host in ("127.0.0.2", "inner.test", "user:s3cret@127.0.0.1"):
             url = f"http://{host}:{server.port}/"
             with pytest.raises(SourceError) as caught:
-                list(stream(url, GUARD, timeout=20, max_bytes=None, resolver=names))
+                list(stream(url, GUARD, timeout=20, resolver=names))
             assert not caught.value.transient
             assert "s3cret" not in caught.value.message
         assert server.heads == []
@@ -166,7 +152,7 @@ def test_an_unreachable_source_is_tried_again() -> None:
     with served(csv) as server:
         url = server.url
     with pytest.raises(SourceError) as caught:
-        list(stream(url, GUARD, timeout=20, max_bytes=None))
+        list(stream(url, GUARD, timeout=20))
     assert caught.value.transient
     assert caught.value.message == "the source: no connection: Connection refused"
 

@@ -42,6 +42,8 @@ def test_a_merged_map_gives_way_to_the_keys_beside_it() -> None:
         ("a: 1\n---\n- a\n", "every document must be an object"),
         ("{a: b", "line 1"),
         ("a: !!python/object:os.system x\n", "could not determine a constructor"),
+        ("a: 0b_\n", "invalid literal"),
+        ('a: "\\ud800"\n', "surrogates not allowed"),
     ],
 )
 def test_refused(text: str, message: str) -> None:

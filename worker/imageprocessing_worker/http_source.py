@@ -26,7 +26,6 @@ def stream(
     guard: Guard,
     *,
     timeout: float,
-    max_bytes: int | None,
     resolver: AbstractResolver | None = None,
 ) -> Iterator[bytes]:
     """The body of `url`, decoded, in pieces of about 256 KiB.
@@ -41,12 +40,7 @@ def stream(
         opened = AsyncExitStack()
         try:
             response = runner.run(_within(timeout, _open(opened, url, guard, resolver)))
-            size = 0
             while block := runner.run(_within(timeout, _block(response))):
-                size += len(block)
-                if max_bytes is not None and size > max_bytes:
-                    message = f"the source is larger than {max_bytes} bytes"
-                    raise SourceError(Reason.SOURCE_NOT_READABLE, message, transient=False)
                 yield block
         finally:
             runner.run(opened.aclose())

@@ -31,7 +31,7 @@ def open_source(task: Task, environ: Mapping[str, str], mount: str) -> Iterator[
         return _file(Path(mount), source.persistent_volume_claim.path)
     if source.http is not None:
         guard = Guard(task.allowed_networks)
-        return stream(source.http.url, guard, timeout=_HTTP_TIMEOUT, max_bytes=None)
+        return stream(source.http.url, guard, timeout=_HTTP_TIMEOUT)
     if task.failures_of is not None:
         earlier = beside(task.output, task.request_id, task.failures_of)
         return _stored(lambda: open_store(earlier), names.FAILED_CSV)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from contextlib import nullcontext
 from pathlib import Path
 
 import click
-from imageprocessing_contract import names
+from imageprocessing_contract import names, redact
 from imageprocessing_contract.guard import NOT_PUBLIC
 from imageprocessing_contract.reasons import ImageReason, Reason
 from imageprocessing_contract.report import Report
@@ -91,9 +92,9 @@ def run(file: Path, folder: Path, csv: Path | None, allowed: tuple[str, ...]) ->
         if failure and failure.reason == Reason.REQUEST_ID_CONFLICT:
             message = "holds results of another catalogue or manifest; give another --output"
             raise UsageError(f"{folder.resolve()} {message}, or remove it") from error
-        click.echo(f"Failed: {error}", err=True)
+        click.echo(f"Failed: {redact.printable(str(error))}", err=True)
         if failure and failure.reason == Reason.CATALOGUE_INVALID:
-            _say_how_to_mend(failure.message, csv)
+            _say_how_to_mend(failure.message, csv, allowed)
         sys.exit(EXIT_FAILED)
     except (Interrupted, KeyboardInterrupt):
         click.echo("Interrupted; run the same command again to go on.", err=True)
@@ -109,11 +110,13 @@ def run(file: Path, folder: Path, csv: Path | None, allowed: tuple[str, ...]) ->
         sys.exit(EXIT_PARTLY)
 
 
-def _say_how_to_mend(message: str, csv: Path | None) -> None:
+def _say_how_to_mend(message: str, csv: Path | None, allowed: tuple[str, ...]) -> None:
     if NOT_PUBLIC in message:
         click.echo(HOW_TO_ALLOW, err=True)
     if csv:
-        click.echo(f"Every error with its line: ipr validate {csv}", err=True)
+        options = [word for network in allowed for word in ("--allow-network", network)]
+        command = shlex.join(["ipr", "validate", os.fspath(csv), *options])
+        click.echo(f"Every error with its line: {command}", err=True)
 
 
 def _writable(folder: Path) -> Path:
@@ -145,7 +148,8 @@ def _say(report: Report, outcome: Phase, folder: Path, request_id: str) -> None:
     ]
     if done.images.failed:
         lines.append(f"  Failed   {folder / names.FAILED_CSV}")
-        lines += [f"    line {f.line}: {f.url}: {f.reason}: {f.message}" for f in done.failures]
+        failures = (f"line {f.line}: {f.url}: {f.reason}: {f.message}" for f in done.failures)
+        lines += [f"    {redact.printable(line)}" for line in failures]
         if any(f.reason == ImageReason.ADDRESS_NOT_ALLOWED for f in done.failures):
             lines.append(f"  {HOW_TO_ALLOW}")
         lines.append("  To try the failures again: --csv with that file, and another --output.")

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import click
-from imageprocessing_contract import names
+from imageprocessing_contract import names, redact
 from imageprocessing_contract.guard import NOT_PUBLIC
 
 from imageprocessing_cli.catalogue_check import Checked, check_catalogue, read_file
 from imageprocessing_cli.errors import EXIT_USAGE, HOW_TO_ALLOW, UsageError
 from imageprocessing_cli.options import allow_network
+from imageprocessing_cli.printing import number
 
 _MANIFESTS = {".yaml", ".yml", ".json", ""}
 
@@ -47,7 +48,7 @@ def validate(file: Path, csv: Path | None, allowed: tuple[str, ...]) -> None:
         if csv:
             said += _report(str(csv), check_catalogue(read_file(csv), allowed))
     for line in said:
-        click.echo(line, err=True)
+        click.echo(redact.printable(line), err=True)
     if any(NOT_PUBLIC in line for line in said):
         click.echo(HOW_TO_ALLOW, err=True)
     if said:
@@ -85,19 +86,18 @@ def _manifest_errors(file: Path, allowed: tuple[str, ...]) -> list[str]:
 
 def _held_catalogue(request: dict[str, Any], documents: list[dict[str, Any]]) -> bytes | None:
     """The catalogue, where it is in the request or in a ConfigMap of the same file."""
+    from imageprocessing_cli.manifest_file import config_map_bytes  # noqa: PLC0415 - CEL as well
+
     source = request["spec"]["source"]
     if "inline" in source:
         return str(source["inline"]).encode()
-    ref = source.get("configMapKeyRef", {})
-    for document in documents:
-        named = (document.get("metadata") or {}).get("name")
-        if document.get("kind") == "ConfigMap" and named == ref.get("name"):
-            text = (document.get("data") or {}).get(ref["key"])
-            return text.encode() if isinstance(text, str) else None
+    if ref := source.get("configMapKeyRef"):
+        return config_map_bytes(ref["name"], ref["key"], documents)
     return None
 
 
 def _report(label: str, found: Checked) -> list[str]:
     if not found.errors:
-        click.echo(f"{label}: {found.rows} rows, {found.images} images, all valid")
+        counts = f"{number(found.rows, 'row')}, {number(found.images, 'image')}"
+        click.echo(f"{label}: {counts}, all valid")
     return [f"{label}:{e.line}: {e.reason}: {e.message}" for e in found.errors]
