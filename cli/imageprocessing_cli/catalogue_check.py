@@ -7,7 +7,6 @@ from pathlib import Path
 
 import msgspec
 from imageprocessing_contract.guard import Guard
-from imageprocessing_contract.reasons import RowReason
 from imageprocessing_contract.report import Sample
 from imageprocessing_worker.catalogue import Catalogue
 from imageprocessing_worker.lines import CatalogueError
@@ -43,15 +42,6 @@ def check_catalogue(chunks: Iterator[bytes], allowed_networks: Sequence[str] = (
                 errors.append(
                     Sample(line=row.line, reason=row.problem.reason, message=row.problem.message)
                 )
-        if not rows:
-            readable = False
-            errors.append(
-                Sample(
-                    line=1,
-                    reason=RowReason.NO_ROWS,
-                    message="the catalogue has a header and no rows",
-                )
-            )
     except CatalogueError as error:
         readable = False
         errors.append(Sample(line=error.line, reason=error.reason, message=error.message))

@@ -324,6 +324,12 @@ def test_notes_under_columns_without_a_name_stay() -> None:
 REFUSED = {
     "empty": (b"", 1, RowReason.NO_ROWS, "the catalogue is empty"),
     "blank": (b"\n \n\r\n", 1, RowReason.NO_ROWS, "the catalogue is empty"),
+    "only a header": (
+        b"Serial Number,Product Name,Input Image Urls\n \n",
+        1,
+        RowReason.NO_ROWS,
+        "the catalogue has a header and no rows",
+    ),
     "only a mark": (b"\xef\xbb\xbf", 1, RowReason.NO_ROWS, "the catalogue is empty"),
     "missing column": (
         b"Serial Number,Product,Input Image Urls\n",
@@ -452,11 +458,6 @@ def test_a_catalogue_that_cannot_be_read(
 ) -> None:
     found = refused(data)
     assert (found.line, found.reason, found.message) == (line, reason, message)
-
-
-def test_a_catalogue_without_rows_has_none() -> None:
-    assert rows("") == []
-    assert rows("\n,,\n") == []
 
 
 def test_a_line_of_the_header_in_the_message_is_short() -> None:

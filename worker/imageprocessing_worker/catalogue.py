@@ -122,13 +122,18 @@ class Catalogue:
     def rows(self) -> Iterator[Row]:
         """Each record in order, invalid ones with their problem; raises CatalogueError."""
         serials = SerialNumbers()
+        empty = True
         while True:
             line = self._lines.begin_record()
             record = self._record(line)
             if record is None:
-                return
+                break
             if any(map(str.strip, record)):
+                empty = False
                 yield self._row(line, record, serials)
+        if empty:
+            message = "the catalogue has a header and no rows"
+            raise CatalogueError(1, RowReason.NO_ROWS, message)
 
     def _first_line(self) -> tuple[int, str]:
         """The line where the header begins, and its number."""

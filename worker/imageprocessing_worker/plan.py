@@ -109,16 +109,14 @@ def make_plan(task: Task, store: Store, chunks: Iterable[bytes]) -> Plan:
         catalogue = Catalogue(chunks, Guard(task.allowed_networks), max_record)
         with store.writer(path, "application/jsonl", replace=False) as file:
             shards, size = _copy(catalogue, file, task.images_per_shard, found)
-            if not found.rows:
-                message = "the catalogue has a header and no rows"
-                if task.failures_of is not None:
-                    message = "no image failed in the request of failuresOf"
-                raise CatalogueError(1, RowReason.NO_ROWS, message)
             if found.invalid and task.invalid_rows == "Fail":
                 raise InvalidCatalogueError(found.message(), found.counts())
     except CatalogueError as error:
-        found.add(report.Sample(error.line, error.reason, error.message))
-        raise InvalidCatalogueError(f"{error.reason}: {error.message}", found.counts()) from error
+        message = error.message
+        if error.reason == RowReason.NO_ROWS and task.failures_of is not None:
+            message = "no image failed in the request of failuresOf"
+        found.add(report.Sample(error.line, error.reason, message))
+        raise InvalidCatalogueError(f"{error.reason}: {message}", found.counts()) from error
     version = store.version(path)
     if version is None:
         message = f"{path} vanished after it was written"
