@@ -67,6 +67,7 @@ class RawServer:
         self.heads: list[bytes] = []
 
     async def __aenter__(self) -> Self:
+        self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()
         self._server = await asyncio.start_server(
             self._accept, self._host, self.port, ssl=self._tls
@@ -84,6 +85,21 @@ class RawServer:
     @property
     def lines(self) -> list[bytes]:
         return [head.split(b"\r\n")[0] for head in self.heads]
+
+    def forget_the_dead(self) -> None:
+        """Clears `heads` of all that clients asked which are gone by now; from another thread.
+
+        What a killed client sent last may still wait to be accepted.
+        """
+        with socket.create_connection((self._host, self.port)) as last:
+            last.shutdown(socket.SHUT_WR)
+            last.recv(1)  # accepted behind all others, and closed
+
+        async def ended() -> None:
+            await asyncio.gather(*self._tasks)
+
+        asyncio.run_coroutine_threadsafe(ended(), self._loop).result()
+        self.heads.clear()
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.get_running_loop().create_task(self._serve(reader, writer))

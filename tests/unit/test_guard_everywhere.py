@@ -96,7 +96,7 @@ async def download(url: str, names: Names) -> str | None:
 async def http_source(url: str, names: Names) -> str | None:
     def read() -> SourceError | None:
         try:
-            list(stream(url, GUARD, timeout=20, max_bytes=None, resolver=names))
+            list(stream(url, GUARD, timeout=20, resolver=names))
         except SourceError as error:
             return error
         return None

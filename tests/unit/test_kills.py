@@ -83,7 +83,7 @@ class Request:
         kill_by: signal.Signals = signal.SIGKILL,
     ) -> Ended:
         """One Pod; checks that little of what the last one did is done again."""
-        self._server.heads.clear()
+        self._server.forget_the_dead()
         ended = self._workers.run(
             self.task,
             step,
