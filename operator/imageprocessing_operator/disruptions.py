@@ -13,8 +13,9 @@ from imageprocessing_contract.reasons import Condition, Reason
 from imageprocessing_operator.conditions import STALLED_AFTER
 from imageprocessing_operator.state import Interruptions, Job, Seen, Trouble
 
-ENOUGH = 3
-"""Pods that went while they ran, without any that got done: one drain of a node is no trouble."""
+LEAST = 3
+"""Pods that must have gone while they ran, without any that got done, and more than run at once:
+only then has one gone that took another's place, and the drain of a node is no trouble."""
 
 
 def counted(known: Job, job: Job, now: datetime) -> Interruptions | None:
@@ -59,13 +60,15 @@ def remembered(request: Seen, job: Job, now: datetime) -> Interruptions | None:
         return None
     blocked = stalled is not None and stalled.status == "True"
     first = stalled.last_transition_time - STALLED_AFTER if stalled and blocked else now
-    return Interruptions(count=ENOUGH, first=first, last=now)
+    return Interruptions(count=max(LEAST, job.parallelism + 1), first=first, last=now)
 
 
 def trouble(job: Job, now: datetime) -> Trouble | None:
     """It goes on each time, or begins anew; ten quiet minutes are enough to forget it."""
     known = job.interruptions
-    if known is None or known.count < ENOUGH or now - known.last >= STALLED_AFTER:
+    if known is None or now - known.last >= STALLED_AFTER:
+        return None
+    if known.count < max(LEAST, job.active + 1):
         return None
     # Without their number, or every one would be a write of status.
     message = (

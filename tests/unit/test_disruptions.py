@@ -11,7 +11,7 @@ from imageprocessing_contract.reasons import Condition, Reason
 from imageprocessing_operator import conditions
 from imageprocessing_operator.cache import Cache
 from imageprocessing_operator.conditions import Phase, Said
-from imageprocessing_operator.disruptions import ENOUGH, counted, remembered, trouble
+from imageprocessing_operator.disruptions import LEAST, counted, remembered, trouble
 from imageprocessing_operator.state import Interruptions, Job
 from imageprocessing_operator.status import Shards, Status
 
@@ -44,6 +44,15 @@ def test_pods_that_went_while_they_ran(case: str) -> None:
     again = msgspec.structs.replace(then, ready=2, active=2, terminating=0)
     found = counted(then, again, NOW)
     assert (found.count if found else 0) == expected
+
+
+@pytest.mark.parametrize(("active", "least"), [(0, 3), (1, 3), (2, 3), (3, 4), (10, 11)])
+def test_the_drain_of_a_node_is_no_trouble(active: int, least: int) -> None:
+    """However many of the Pods that run at once it ends."""
+    for count in (least - 1, least):
+        known = Interruptions(count=count, first=NOW, last=NOW)
+        found = trouble(a_job("shards", active=active, interruptions=known), NOW)
+        assert (found is not None) == (count == least)
 
 
 # Statuses of a Job on a real node whose shards end four at a time: active, ready, succeeded.
@@ -104,7 +113,7 @@ def test_what_an_earlier_process_said(case: str) -> None:
     status, job, since = REMEMBERED[case]
     now = after(3600)
     found = remembered(a_request(status), job, now)
-    expected = since and Interruptions(count=ENOUGH, first=since, last=now)
+    expected = since and Interruptions(count=LEAST, first=since, last=now)
     assert found == expected
     if since is None:
         return
