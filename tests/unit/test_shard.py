@@ -2,7 +2,9 @@
 
 import asyncio
 import io
+import logging
 import os
+import re
 import shutil
 import signal
 import sqlite3
@@ -71,6 +73,11 @@ def shard(
 
 def finished(ended: Ended) -> None:
     assert ended.code == report.EXIT_DONE, ended.log
+
+
+def said(ended: Ended) -> list[str]:
+    """What the log has of the shard."""
+    return re.findall("INFO (shard .*)", ended.log)
 
 
 def end_state(task: Task) -> tuple[object, ...]:
@@ -262,7 +269,14 @@ def test_sigterm_checkpoints_and_the_next_pod_ends_it(tmp_path: Path) -> None:
         assert ended.report.error is None
         assert not results.is_committed(store, 0)
         assert len(results.read_parts(store, 0)) == 5
-        finished(run(task, "shards"))
+        assert said(ended) == ["shard 0: 0 of 10 images tried, 0 failed"]
+        ended = run(task, "shards")
+        finished(ended)
+        assert said(ended) == [
+            "shard 0: 5 of 10 images tried, 0 failed",
+            "shard 0: 10 of 10 images tried, 0 failed",
+        ]
+        assert said(run(task, "shards")) == ["shard 0 is done already"]
         assert paths(server) == {f"/{n}": 1 + (n == 5) for n in range(10)}
     done = end_state(task)[0]
     assert isinstance(done, report.Done)
@@ -433,3 +447,40 @@ async def test_a_container_that_starts_anew_keeps_its_first_parts(tmp_path: Path
             ).run(plan)
         assert paths(server) == {"/1": 1}
     assert len(results.read_parts(store, 0)) == 2
+
+
+async def test_the_log_says_how_far_a_shard_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Products that share a picture count each; there is a line every so many checkpoints."""
+    monkeypatch.setattr("imageprocessing_worker.shard.CHECKPOINT_IMAGES", 1)
+    monkeypatch.setattr("imageprocessing_worker.shard._CHECKPOINTS_A_LINE", 1)
+    caplog.set_level(logging.INFO)
+
+    async def answer(exchange: Exchange) -> None:
+        await (missing if exchange.target == b"/2" else photo)(exchange)
+
+    async with RawServer(answer) as server:
+        task = make_task(tmp_path)
+        pictures = [0, 1, 2, 2, 3, 4, 0]
+        data = csv_of([str(n), "x", f"{server.url}/{path}"] for n, path in enumerate(pictures))
+        store, plan = planned(task, data)
+        async with (
+            Codec(task.compression, 10**6, children=1, memory_limit=None, time_limit=60) as codec,
+            Downloader(task.download, Guard(task.allowed_networks)) as downloader,
+        ):
+            await ShardRun(
+                task,
+                0,
+                "pod",
+                store=store,
+                records=NoRecords(),
+                downloader=downloader,
+                codec=codec,
+                stop=asyncio.Event(),
+            ).run(plan)
+    lines = re.findall("shard 0: (.*) of 7 images tried, (.*) failed", caplog.text)
+    counts = [(int(tried), int(failed)) for tried, failed in lines]
+    assert (counts[0], counts[-1]) == ((0, 0), (7, 2))
+    assert len(counts) > 2  # of a checkpoint, too
+    assert counts == sorted(counts)

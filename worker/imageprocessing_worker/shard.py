@@ -30,6 +30,7 @@ from imageprocessing_worker.work import Packed, Work, host_of, read_work, unpack
 
 CHECKPOINT_IMAGES = 500  # also a full Firestore batch
 CHECKPOINT_SECONDS = 2.0
+_CHECKPOINTS_A_LINE = 5  # of the log: ten seconds or more
 LAST_CHECKPOINT_SECONDS = 20.0
 """After SIGTERM, of the 30 that a Pod has; a store that is down may take minutes to say so."""
 
@@ -68,6 +69,7 @@ class ShardRun:
         self._texts: list[
             bytes
         ] = []  # all results as JSON lines: 170 bytes an image, and 15 for each variant
+        self._images = self._tried = self._failed = 0
         self._settled = 0  # results that no other attempt would change
         self._passing: Result | None = None  # one that failed and may pass
         self._parts = 0
@@ -94,8 +96,10 @@ class ShardRun:
 
     async def _run(self, plan: Plan) -> None:
         if await self._unless_stopped(results.is_committed, self._store, self._index):
+            logger.info("shard %d is done already", self._index)
             return
         schedule = await self._unless_stopped(self._open_schedule, plan)
+        self._say_how_far()
         pipeline = Pipeline(
             schedule,
             downloader=self._downloader,
@@ -121,6 +125,11 @@ class ShardRun:
         text = await self._blocking(results.in_order, self._texts)
         path = names.shard_results(self._index)
         await self._unless_stopped(self._store.create, path, text, "application/jsonl")
+        self._say_how_far()
+
+    def _say_how_far(self) -> None:
+        numbers = self._index, self._tried, self._images, self._failed
+        logger.info("shard %d: %d of %d images tried, %d failed", *numbers)
 
     async def _blocking(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Runs a call to the store or the records in a thread."""
@@ -154,6 +163,8 @@ class ShardRun:
         done = {place: result for place, result in earlier.items() if not result.transient}
         self._texts.append(results.encode(done.values()))
         self._settled += len(done)
+        self._images, self._tried = plan.shards[self._index].images, len(done)
+        self._failed = sum(result.object is None for result in done.values())
         packed = read_work(self._store, plan, self._index, done)
         download = self._task.download
         return Schedule(
@@ -188,6 +199,8 @@ class ShardRun:
 
     def _record(self, work: Work, result: Result) -> None:
         self._fresh.append((work, result))
+        self._tried += len(work.images)
+        self._failed += len(work.images) if result.object is None else 0
         if not result.transient:
             self._settled += 1
         elif self._passing is None:
@@ -209,6 +222,8 @@ class ShardRun:
             self._room.set()
             if fresh:
                 await self._blocking(self._write_checkpoint, fresh, samples)
+                if self._parts % _CHECKPOINTS_A_LINE == 0:
+                    self._say_how_far()
 
     def _write_checkpoint(
         self, fresh: list[tuple[Work, Result]], samples: list[sample.Sample]
