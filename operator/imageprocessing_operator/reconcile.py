@@ -161,6 +161,9 @@ class _Visit:
             if odd and not job.suspended:
                 actions.append(FindTrouble(job))
         trouble = job.trouble or self.facts.refused_change or disruptions.trouble(job, self.now)
+        if trouble and not job.ready:
+            # Nothing runs: what was reckoned of the rest is not true, nor is it afterwards.
+            self.facts.status = msgspec.structs.replace(self.facts.status, progress=None)
         return self.carry_on(step, actions, trouble)
 
     def adjusting(self, job: Job) -> list[Action]:

@@ -363,7 +363,7 @@ def test_progress_is_what_the_indexes_say() -> None:
 
 
 def test_rate_and_time_left_while_shards_run() -> None:
-    """From when they begin to run; a suspension and the end take them away."""
+    """From when they begin to run; a suspension, a standstill and the end take them away."""
     begun = reconcile(a_request(SHARDED), [RUNNING_SHARDS], NOW).status
     assert begun.progress == Progress(since=NOW)
     half = msgspec.structs.replace(RUNNING_SHARDS, active=1, ready=1, succeeded=1)
@@ -371,6 +371,16 @@ def test_rate_and_time_left_while_shards_run() -> None:
     assert status.progress == Progress(since=NOW, images_per_minute=10, time_left="60s")
     same = reconcile(a_request(status), [half], after(90)).status
     assert same.progress == status.progress
+
+    no_node = Trouble(Reason.UNSCHEDULABLE, "no node", NOW)
+    blocked = msgspec.structs.replace(half, ready=0, trouble=no_node)
+    waits = reconcile(a_request(status), [blocked], after(90)).status
+    assert waits.progress is None
+    runs = reconcile(a_request(waits), [half], after(95)).status
+    assert runs.progress == Progress(since=after(95), processed_before=10)
+    others_run = msgspec.structs.replace(half, active=2, ready=1, trouble=no_node)
+    others = reconcile(a_request(status), [others_run], after(90)).status
+    assert others.progress == status.progress
 
     suspended = reconcile(a_request(status, suspend=True), [half], after(90)).status
     assert suspended.progress is None
