@@ -180,8 +180,10 @@ def _to_do(name: str, spec: Spec, status: Status, flags: str) -> list[str]:
         reasons.append(trouble.reason)
     if notified and notified.reason not in _SENT:
         reasons.append(notified.reason)
+    reasons += [row.reason for row in (status.catalogue.samples if status.catalogue else [])]
+    reasons += [failure.reason for failure in status.failures]
     steps = []
-    for reason in dict.fromkeys([*reasons, *(f.reason for f in status.failures)]):
+    for reason in dict.fromkeys(reasons):
         if found := advice().get(reason):
             steps.append(": ".join(filter(None, [reason, found.what_to_do or found.meaning])))
     if status.is_true(Condition.FINISHED) and status.images and status.images.failed:

@@ -7,7 +7,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from imageprocessing_cli.describe import describe
 from imageprocessing_cli.following import follow
+from imageprocessing_cli.manifest import with_defaults
 from imageprocessing_cli.progress import (
     duration,
     exit_code,
@@ -16,6 +18,7 @@ from imageprocessing_cli.progress import (
     status_of,
     working_seconds,
 )
+from imageprocessing_contract import names
 from imageprocessing_contract.reasons import Condition
 from rich.console import Console
 
@@ -136,3 +139,24 @@ def test_a_terminal_shows_a_bar() -> None:
     follow(iter(states()[:3]), console)
     assert "60/180 120 images/min, 1m left shards: 1 of 3 done, 2 running" in text.getvalue()
     assert "  line 2: https://a.example/[red]2: HTTPError: 404" in text.getvalue()
+
+
+def test_each_reason_of_a_row_comes_with_what_to_do() -> None:
+    """CatalogueInvalid alone says no more than to mend the CSV."""
+    rows = [
+        {"line": line, "reason": reason, "message": "m"}
+        for line, reason in [(2, "InvalidURL"), (3, "NoURLs"), (4, "InvalidURL")]
+    ]
+    counts = {"rows": 3, "images": 0, "invalidRows": 3, "samples": rows}
+    said = {"Ready": ("False", "CatalogueInvalid", "m")}
+    spec = {"source": {"inline": "x"}, "output": {"gcs": {"bucket": "shop"}}}
+    meta = {"name": "spring", "namespace": "shop", "uid": "1"}
+    kind = {"apiVersion": names.API_VERSION, "kind": names.KIND}
+    whole = with_defaults({**kind, "metadata": meta, "spec": spec})
+    page = describe({**whole, "status": request(said, catalogue=counts)["status"]}, after(9))
+    steps = page.partition("What to do\n")[2].splitlines()
+    assert [step.split(":")[0].strip() for step in steps] == [
+        "CatalogueInvalid",
+        "InvalidURL",
+        "NoURLs",
+    ]
