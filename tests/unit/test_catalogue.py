@@ -68,6 +68,10 @@ def test_what_is_read(text: str, urls: list[list[str]]) -> None:
 
 
 WITHOUT_COMMA = "line 2, URL 1: another URL follows in it; separate the URLs of a list by commas"
+FOUR_CELLS = (
+    "line 2 has 4 cells, the header has 3: "
+    "quote cells that contain the separator, without a space before the quote"
+)
 # A row that is invalid: its reason, what its message says, in which line it begins.
 PROBLEMS = {
     "serial": (f",x,{A}", RowReason.EMPTY_SERIAL_NUMBER, "line 2 has no serial number"),
@@ -131,12 +135,13 @@ PROBLEMS = {
     "four cells of three": (
         "1,x,y,z",
         RowReason.TOO_MANY_CELLS,
-        "line 2 has 4 cells, the header has 3: quote cells that contain the separator",
+        FOUR_CELLS,
     ),
+    "a space before the quote": (f'1, "x, y",{A}', RowReason.TOO_MANY_CELLS, FOUR_CELLS),
     "a name with a comma": (
         f"1,x, y,{A}",
         RowReason.TOO_MANY_CELLS,
-        "line 2 has 4 cells, the header has 3: quote cells that contain the separator",
+        FOUR_CELLS,
     ),
 }
 
@@ -337,6 +342,13 @@ REFUSED = {
         RowReason.MISSING_COLUMN,
         "line 1: the column 'Product Name' is missing; "
         "the header has: Serial Number, Product, Input Image Urls",
+    ),
+    "another separator": (
+        b"Serial Number|Product Name|Input Image Urls\n",
+        1,
+        RowReason.MISSING_COLUMN,
+        "line 1: the column 'Input Image Urls' is missing; cells are separated by commas, "
+        "semicolons or tabs; the header has: Serial Number|Product Name|Input Image Urls",
     ),
     "missing column below blank lines": (
         b"\n\nSerial Number,Input Image Urls\n",

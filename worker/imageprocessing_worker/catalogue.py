@@ -185,7 +185,9 @@ class Catalogue:
             return [*record[:first], ",".join(record[first:last]), *record[last:]], None
         if not any(cell.strip() for cell in record[self._width :]):
             return record[: self._width], None
-        message = f"{told}: quote cells that contain the separator"
+        message = (
+            f"{told}: quote cells that contain the separator, without a space before the quote"
+        )
         return record[: self._width], Problem(RowReason.TOO_MANY_CELLS, message)
 
     def _gathered(self, record: list[str]) -> list[str]:
@@ -272,7 +274,12 @@ def find_column(cells: list[str], column: str, line: int = 1) -> int:
     if not places:
         # Without a header these are cells of the first row, and URLs may hold secrets.
         found = ", ".join(_SECRET.sub("\\1…", cell) for cell in cells)
-        message = f"line {line}: the column {column!r} is missing; the header has: {found}"
+        separators = (
+            "cells are separated by commas, semicolons or tabs; " if len(cells) == 1 else ""
+        )
+        message = (
+            f"line {line}: the column {column!r} is missing; {separators}the header has: {found}"
+        )
         message = " ".join(message.split())[:400]
         raise CatalogueError(line, RowReason.MISSING_COLUMN, message)
     if len(places) > 1:
