@@ -8,7 +8,7 @@ from typing import Any
 
 from imageprocessing_contract import redact
 from imageprocessing_contract.reasons import Condition, Reason
-from imageprocessing_contract.report import Failure
+from imageprocessing_contract.report import failure_line
 from imageprocessing_contract.request import Source, Spec, output_path, parse_spec
 from imageprocessing_operator.outbox import DELAYS
 from imageprocessing_operator.status import Status, Webhook
@@ -65,11 +65,6 @@ def describe(request: dict[str, Any], now: datetime, flags: str = "") -> str:
     if steps := _to_do(meta["name"], spec, status, flags):
         parts.append(_list("What to do", steps))
     return "\n\n".join(parts)
-
-
-def failure_line(failure: Failure) -> str:
-    """One failed image, as `ipr run` says it."""
-    return f"line {failure.line}: {failure.url}: {failure.reason}: {failure.message}"
 
 
 def redeliver(name: str, spec: Spec, flags: str) -> str:

@@ -2,32 +2,30 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable
 from contextlib import nullcontext
 from typing import Any
 
 import rich.progress
 from imageprocessing_contract.reasons import Condition
+from imageprocessing_contract.report import failure_line
 from imageprocessing_operator.status import Status
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 
-from imageprocessing_cli.describe import failure_line
 from imageprocessing_cli.progress import headline, rate_text, status_of
 
 
-def follow(changes: Iterable[dict[str, Any]], console: Console) -> Status:
+def follow(changes: Iterable[dict[str, Any]], console: Console, failures: Failures) -> Status:
     """Shows each change until the request has finished; returns its last status."""
     shown = _Bar(console) if console.is_terminal else _Lines(console)
     status = Status()
-    said = 0  # failures; status keeps the first ten
     with shown.display if isinstance(shown, _Bar) else nullcontext():
         for request in changes:
             status = status_of(request)
             shown.show(request["metadata"]["name"], status)
-            for failure in status.failures[said:]:
-                console.print(f"  {failure_line(failure)}", style="red", **_PLAIN)
-            said = max(said, len(status.failures))
+            failures.say(map(failure_line, status.failures))
             if status.is_true(Condition.FINISHED):
                 break
     return status
@@ -35,6 +33,21 @@ def follow(changes: Iterable[dict[str, Any]], console: Console) -> Status:
 
 # Product names and URLs are no markup, and a line is cut by nobody.
 _PLAIN: dict[str, Any] = {"markup": False, "highlight": False, "soft_wrap": True}
+
+
+class Failures:
+    """Failed images, each shown once, from whatever thread."""
+
+    def __init__(self, console: Console) -> None:
+        self._console, self._said, self._one = console, set[str](), threading.Lock()
+
+    def say(self, lines: Iterable[str]) -> None:
+        """Shows those that are new."""
+        with self._one:
+            for line in lines:
+                if line not in self._said:
+                    self._said.add(line)
+                    self._console.print(f"  {line}", style="red", **_PLAIN)
 
 
 class _Lines:

@@ -7,7 +7,8 @@ from rich.console import Console
 
 from imageprocessing_cli.cluster import Cluster
 from imageprocessing_cli.errors import EXIT_DONE, EXIT_INTERRUPTED
-from imageprocessing_cli.following import follow
+from imageprocessing_cli.following import Failures, follow
+from imageprocessing_cli.live_failures import live_failures
 from imageprocessing_cli.progress import exit_code
 
 
@@ -16,8 +17,11 @@ def wait(cluster: Cluster, name: str, flags: str, *, aside: bool = False) -> int
 
     `aside` keeps stdout free for what programs read.
     """
+    console = Console(stderr=aside)
+    failures = Failures(console)
     try:
-        status = follow(cluster.follow(name), Console(stderr=aside))
+        with live_failures(cluster, name, failures.say):
+            status = follow(cluster.follow(name), console, failures)
     except KeyboardInterrupt:
         click.echo(f"The request runs on: ipr watch {name}{flags}", err=True)
         return EXIT_INTERRUPTED

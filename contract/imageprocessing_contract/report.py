@@ -25,6 +25,9 @@ MAX_IMAGES = 10**12
 MAX_ERROR = 600
 """Characters of the message of an error."""
 
+FAILED_IMAGE = "failed image: "
+"""What stands before failure_line() in a shard's log: `ipr watch` looks for it there."""
+
 EXIT_DONE = 0
 EXIT_RETRY = 1
 EXIT_FINAL = 42
@@ -57,6 +60,12 @@ class Failure(msgspec.Struct, frozen=True):
     url: str
     reason: str
     message: str
+
+
+def failure_line(failure: Failure) -> str:
+    """One failed image in words, in one line."""
+    text = f"line {failure.line}: {failure.url}: {failure.reason}: {failure.message}"
+    return redact.printable(text)
 
 
 class Images(msgspec.Struct, frozen=True, kw_only=True):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -29,6 +30,32 @@ def ipr(tenant: Tenant, command: str, *arguments: object) -> subprocess.Complete
     )  # fmt: skip
     assert ended.returncode == 0, (ended.stdout, ended.stderr, tenant.story())
     return ended
+
+
+def test_failures_are_shown_as_they_come(
+    tenant: Tenant, photo_urls: list[str], server_host: str
+) -> None:
+    """While the shard waits for a server that never answers."""
+    make_claim(tenant.cluster, tenant.namespace, "live")
+    missing = photo_urls[0].replace(".jpeg", "-sold-out.jpeg")
+    with socket.create_server((server_host, 0)) as silent:
+        slow = f"http://{server_host}:{silent.getsockname()[1]}/1.jpeg"
+        tenant.request(
+            "live",
+            source={"inline": rows_of([slow, missing], 2)},
+            output={"persistentVolumeClaim": {"claimName": "live"}},
+        )
+        command = [sys.executable, "-m", "imageprocessing_cli.main", "watch", "live"]
+        with subprocess.Popen(
+            [*command, "-n", tenant.namespace],
+            env={**os.environ, "KUBECONFIG": str(tenant.cluster.kubeconfig)},
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as watch:
+            assert watch.stdout is not None
+            shown = next(line for line in watch.stdout if missing in line)
+            watch.kill()
+    assert shown == f"  line 3: {missing}: HTTPError: 404 Not Found\n"
 
 
 def test_a_large_catalogue_goes_through_a_claim(

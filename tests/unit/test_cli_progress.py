@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from imageprocessing_cli.describe import describe
-from imageprocessing_cli.following import follow
+from imageprocessing_cli.following import Failures, follow
 from imageprocessing_cli.manifest import with_defaults
 from imageprocessing_cli.progress import (
     duration,
@@ -121,7 +121,8 @@ def states() -> list[dict[str, Any]]:
 
 def test_lines_come_when_something_changes() -> None:
     text = io.StringIO()
-    status = follow(iter(states()), Console(file=text, width=40))
+    console = Console(file=text, width=40)
+    status = follow(iter(states()), console, Failures(console))
     assert status.is_true(Condition.FINISHED)
     assert text.getvalue().splitlines() == [
         "spring: Processing: 0 of 180 images",
@@ -136,7 +137,7 @@ def test_lines_come_when_something_changes() -> None:
 def test_a_terminal_shows_a_bar() -> None:
     text = io.StringIO()
     console = Console(file=text, width=120, force_terminal=True, color_system=None)
-    follow(iter(states()[:3]), console)
+    follow(iter(states()[:3]), console, Failures(console))
     assert "60/180 120 images/min, 1m left shards: 1 of 3 done, 2 running" in text.getvalue()
     assert "  line 2: https://a.example/[red]2: HTTPError: 404" in text.getvalue()
 

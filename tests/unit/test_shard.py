@@ -484,3 +484,13 @@ async def test_the_log_says_how_far_a_shard_is(
     assert (counts[0], counts[-1]) == ((0, 0), (7, 2))
     assert len(counts) > 2  # of a checkpoint, too
     assert counts == sorted(counts)
+    # Once, by its first place; the first ten of a Pod.
+    failed = f"{report.FAILED_IMAGE}line 4: {server.url}/2: HTTPError: 404 Not Found"
+    assert caplog.text.count(report.FAILED_IMAGE) == caplog.text.count(failed) == 1
+
+
+def test_a_pod_logs_its_first_failures(tmp_path: Path) -> None:
+    with served(missing) as server:
+        task, _, _ = shard(tmp_path, server, 30)
+        ended = run(task, "shards")
+    assert ended.log.count(report.FAILED_IMAGE) == report.MAX_SAMPLES

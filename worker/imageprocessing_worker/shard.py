@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
 import msgspec
-from imageprocessing_contract import names, redact
+from imageprocessing_contract import names, redact, report
 from imageprocessing_contract.reasons import Reason
 from imageprocessing_contract.task import Task
 
@@ -31,6 +31,7 @@ from imageprocessing_worker.work import Packed, Work, host_of, read_work, unpack
 CHECKPOINT_IMAGES = 500  # also a full Firestore batch
 CHECKPOINT_SECONDS = 2.0
 _CHECKPOINTS_A_LINE = 5  # of the log: ten seconds or more
+_LOGGED = report.MAX_SAMPLES  # failures that a Pod tells of in its log
 LAST_CHECKPOINT_SECONDS = 20.0
 """After SIGTERM, of the 30 that a Pod has; a store that is down may take minutes to say so."""
 
@@ -69,7 +70,7 @@ class ShardRun:
         self._texts: list[
             bytes
         ] = []  # all results as JSON lines: 170 bytes an image, and 15 for each variant
-        self._images = self._tried = self._failed = 0
+        self._images = self._tried = self._failed = self._said = 0
         self._settled = 0  # results that no other attempt would change
         self._passing: Result | None = None  # one that failed and may pass
         self._parts = 0
@@ -200,7 +201,9 @@ class ShardRun:
     def _record(self, work: Work, result: Result) -> None:
         self._fresh.append((work, result))
         self._tried += len(work.images)
-        self._failed += len(work.images) if result.object is None else 0
+        if result.object is None:
+            self._failed += len(work.images)
+            self._say_failed(work, result)
         if not result.transient:
             self._settled += 1
         elif self._passing is None:
@@ -209,6 +212,18 @@ class ShardRun:
             # While the last checkpoint still hangs, no more is done that a kill would undo.
             self._due.set()
             self._room.clear()
+
+    def _say_failed(self, work: Work, result: Result) -> None:
+        if self._said == _LOGGED:
+            return
+        self._said += 1
+        failure = report.Failure(
+            line=work.images[0].line,
+            url=redact.url(work.url),
+            reason=result.reason or "",
+            message=redact.shorten(result.message or ""),
+        )
+        logger.warning("%s%s", report.FAILED_IMAGE, report.failure_line(failure))
 
     async def _checkpoint_regularly(self) -> None:
         """Until the last one is asked for; ends early only with an error."""

@@ -12,7 +12,7 @@ import click
 from imageprocessing_contract import names, redact
 from imageprocessing_contract.guard import NOT_PUBLIC
 from imageprocessing_contract.reasons import ImageReason, Reason
-from imageprocessing_contract.report import Report
+from imageprocessing_contract.report import Report, failure_line
 from imageprocessing_operator.conditions import Phase
 from imageprocessing_operator.outcome import judge
 from rich.console import Console
@@ -148,8 +148,7 @@ def _say(report: Report, outcome: Phase, folder: Path, request_id: str) -> None:
     ]
     if done.images.failed:
         lines.append(f"  Failed   {folder / names.FAILED_CSV}")
-        failures = (f"line {f.line}: {f.url}: {f.reason}: {f.message}" for f in done.failures)
-        lines += [f"    {redact.printable(line)}" for line in failures]
+        lines += [f"    {failure_line(failure)}" for failure in done.failures]
         if any(f.reason == ImageReason.ADDRESS_NOT_ALLOWED for f in done.failures):
             lines.append(f"  {HOW_TO_ALLOW}")
         lines.append("  To try the failures again: --csv with that file, and another --output.")
