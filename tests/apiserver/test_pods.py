@@ -173,7 +173,8 @@ def test_an_end_waits_for_no_job(shop: Shop, proxy: Proxy) -> None:
         shop.kubelet.finish(refused, kubelet.whole(1))
         shop.wait_status("refused-ttl", settled=True)
         assert "ttlSecondsAfterFinished" not in shop.kube.get("jobs", refused)["spec"]
-    assert shop.operator.log.count("refused-ttl: cannot let its Jobs go: 422") == 1
+    why = f"refused-ttl: cannot let its Jobs go: the API server refuses to change Job {refused}"
+    assert shop.operator.log.count(why) == 1
     eventually(lambda: not holds(), "the policy is gone")
 
     def fault(call: Call) -> Answer | None:
