@@ -6,7 +6,7 @@ last and only once, is the commit.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 from imageprocessing_contract import names
@@ -47,12 +47,14 @@ class Result(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
         return (self.line, self.position)
 
 
-def output_urls(store: Store, result: Result, widths: Iterable[int]) -> list[str]:
+def output_urls(store: Store, result: Result, widths: Sequence[int]) -> list[str]:
     """Where the image is found, and then its variants, one for each of the widths.
 
     Empty strings where it failed.
     """
     image = "" if result.object is None else store.url(result.object)
+    if not widths:  # the rest would be a twentieth of what finalize takes for an image
+        return [image]
     made = {one.width for one in result.variants}
     return [image, *(names.variant_of(image, n) if n in made else image for n in widths)]
 
