@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from imageprocessing_cli.following import follow
+from imageprocessing_cli.following import Failures, follow
 from imageprocessing_contract import names
 from PIL import Image
 from playwright.sync_api import Browser, sync_playwright
@@ -56,7 +56,7 @@ def watch(browser: Browser, folder: Path) -> None:
     """`ipr watch` half way."""
     written = io.StringIO()
     terminal = Console(file=written, force_terminal=True, color_system="truecolor", width=_WIDTH)
-    follow(_half_way(), terminal)
+    follow(_half_way(), terminal, Failures(terminal))
     # What a terminal shows in the end: of each line, what came after it was erased.
     seen = [line.rpartition("\x1b[2K")[2] for line in written.getvalue().split("\n")]
     console = Console(file=io.StringIO(), record=True, color_system="truecolor", width=_WIDTH)
