@@ -57,7 +57,7 @@ class Progress(_Camel, frozen=True):
 
 
 class Steps(_Camel, frozen=True):
-    """Attempt of each step whose Job was made, from 1; 0 before."""
+    """Attempt of each step that was begun, from 1; its Job may have been refused. 0 before."""
 
     plan: int = 0
     shards: int = 0
