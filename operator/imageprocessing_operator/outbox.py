@@ -45,7 +45,9 @@ def pending(request: Request) -> Said:
     """What Notified says before there is anything to deliver."""
     if request.spec.webhook is None:
         return Said("False", Reason.NO_WEBHOOK, "spec.webhook is not set")
-    return Said("False", Reason.DELIVERY_PENDING, "the first attempt comes when the request has finished")
+    return Said(
+        "False", Reason.DELIVERY_PENDING, "the first attempt comes when the request has finished"
+    )
 
 
 def opened(request: Request, outcome: str, now: datetime) -> Webhook | None:
