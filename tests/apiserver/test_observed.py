@@ -71,5 +71,5 @@ def test_log_lines_are_json_and_name_their_request(shop: Shop) -> None:
 
 def test_it_is_ready_and_live(shop: Shop) -> None:
     http = shop.operator.http
-    eventually(lambda: httpx.get(f"{http}/readyz").status_code == 200, "ready")
+    eventually(lambda: shop.operator.ready, "ready")
     assert httpx.get(f"{http}/livez").text == "ok\n"
