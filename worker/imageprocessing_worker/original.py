@@ -43,19 +43,21 @@ def keep(
     data, unchanged = None, False
     if size == opened.size and opened.orientation == 1:
         data, unchanged = _as_it_is(opened, compression, profile)
-    kept = data is not None
-    variants: list[Variant] = []
+    if data is not None and not narrower:
+        return data, size, unchanged, []
+    kept, variants = data, []
     try:
         extras = msgspec.structs.replace(picture.extras(opened, compression), profile=profile)
-        if data is None:
-            data = _anew(opened, compression, max_pixels, extras)
+        data = kept or _anew(opened, compression, max_pixels, extras)
         opened.sampled = False  # crops show the image, not its variants
-        for width, settings in narrower.items():
-            variants.append(Variant(width, _anew(opened, settings, max_pixels, extras)))
+        variants = [
+            Variant(width, _anew(opened, settings, max_pixels, extras))
+            for width, settings in narrower.items()
+        ]
     except UnusableImage:
-        if data is None or not kept:
+        if kept is None:
             raise
-        variants.clear()  # as without widths nobody asked for its later frames
+        data = kept  # as without widths nobody asked for its later frames
     return data, size, unchanged, variants
 
 

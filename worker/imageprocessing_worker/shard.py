@@ -67,9 +67,8 @@ class ShardRun:
         self._clock = clock or Clock()
         self._fresh: list[tuple[Work, Result]] = []
         self._samples: list[sample.Sample] = []  # of these
-        self._texts: list[
-            bytes
-        ] = []  # all results as JSON lines: 170 bytes an image, and 15 for each variant
+        # All results as JSON lines: 170 bytes an image, and 15 for each variant.
+        self._texts: list[bytes] = []
         self._images = self._tried = self._failed = self._said = 0
         self._settled = 0  # results that no other attempt would change
         self._passing: Result | None = None  # one that failed and may pass
