@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import io
 import os
@@ -15,8 +16,13 @@ from imageprocessing_contract import names
 from imageprocessing_contract.request import Compression, Download, Source
 from imageprocessing_contract.task import Output, Task
 from imageprocessing_worker import results
+from imageprocessing_worker.children import Codec
+from imageprocessing_worker.download import Downloader
+from imageprocessing_worker.pipeline import Clock
 from imageprocessing_worker.plan import Plan, make_plan, read_rows
+from imageprocessing_worker.records import NoRecords
 from imageprocessing_worker.results import Made, Place, Result
+from imageprocessing_worker.shard import ShardRun
 from imageprocessing_worker.stores import Store, open_store
 
 HEADER = ["Serial Number", "Product Name", "Input Image Urls"]
@@ -130,6 +136,29 @@ def without_times(file: bytes) -> bytes:
     """Results or the report, but for how long downloads took: all else is the same each time."""
     file = re.sub(rb',"ms":[0-9]+', b"", file)
     return re.sub(rb'(?s)<section aria-labelledby="hosts">.*?</section>', b"", file)
+
+
+async def run_shard(
+    task: Task,
+    store: Store,
+    plan: Plan,
+    *,
+    codec: Codec,
+    downloader: Downloader,
+    clock: Clock | None = None,
+) -> None:
+    """The first shard in this process, without records."""
+    await ShardRun(
+        task,
+        0,
+        "pod",
+        store=store,
+        records=NoRecords(),
+        downloader=downloader,
+        codec=codec,
+        stop=asyncio.Event(),
+        clock=clock,
+    ).run(plan)
 
 
 def committed(store: Store, index: int) -> dict[Place, Result]:

@@ -15,15 +15,13 @@ from imageprocessing_contract.guard import Guard
 from imageprocessing_contract.reasons import ImageReason
 from imageprocessing_worker.children import Codec
 from imageprocessing_worker.download import Downloader
-from imageprocessing_worker.records import NoRecords
-from imageprocessing_worker.shard import ShardRun
 from PIL import Image
 
 from tests import photos
 from tests.codec import MAX_PIXELS
 from tests.unit.memory import children_used, forget_peak, peak
 from tests.unit.raw_server import Answer, Exchange, RawServer
-from tests.unit.tasks import committed, csv_of, make_task, planned
+from tests.unit.tasks import committed, csv_of, make_task, planned, run_shard
 from tests.unit.test_codec_refusals import png_header, progressive
 from tests.unit.test_download_hostile import compressed
 
@@ -159,16 +157,7 @@ async def test_the_good_are_stored_and_each_bad_one_has_its_reason(tmp_path: Pat
         ):
             rows = [[path, path, f"{server.url}/{path}"] for path in expected]
             store, plan = planned(task, csv_of(rows))
-            await ShardRun(
-                task,
-                0,
-                "pod",
-                store=store,
-                records=NoRecords(),
-                downloader=downloader,
-                codec=codec,
-                stop=asyncio.Event(),
-            ).run(plan)
+            await run_shard(task, store, plan, codec=codec, downloader=downloader)
     grown = peak() - before
     done = committed(store, 0)
     ended = [done[place] for place in sorted(done)]

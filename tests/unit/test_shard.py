@@ -25,8 +25,7 @@ from imageprocessing_worker.download import Downloader
 from imageprocessing_worker.finalize import finalize
 from imageprocessing_worker.pipeline import UPLOADS
 from imageprocessing_worker.plan import Plan
-from imageprocessing_worker.records import NoRecords, open_records
-from imageprocessing_worker.shard import ShardRun
+from imageprocessing_worker.records import open_records
 from imageprocessing_worker.stores import Store, open_store
 from imageprocessing_worker.stores.folder import FolderStore
 from PIL import Image
@@ -35,7 +34,7 @@ from tests import photos
 from tests.apiserver.kube import eventually
 from tests.unit.processes import GRACE, Ended, Worker, children_of, run
 from tests.unit.raw_server import Exchange, RawServer, served
-from tests.unit.tasks import cells_of, committed, csv_of, make_task, outcomes, planned
+from tests.unit.tasks import cells_of, committed, csv_of, make_task, outcomes, planned, run_shard
 
 PHOTO = next(photos.crops(1, 320, 240))[1]
 Step = Callable[[Exchange], Awaitable[None]]
@@ -393,6 +392,16 @@ def requests(task: Task) -> list[tuple[object, ...]]:
         return connection.execute(f"SELECT * FROM {names.COLLECTION_REQUESTS}").fetchall()
 
 
+async def run_here(task: Task, store: Store, plan: Plan, *, children: int) -> None:
+    async with (
+        Codec(
+            task.compression, 10**6, children=children, memory_limit=None, time_limit=60
+        ) as codec,
+        Downloader(task.download, Guard(task.allowed_networks)) as downloader,
+    ):
+        await run_shard(task, store, plan, codec=codec, downloader=downloader)
+
+
 class Slow(FolderStore):
     """Uploads end when 64 are under way."""
 
@@ -407,20 +416,7 @@ class Slow(FolderStore):
 async def test_slow_uploads_are_all_under_way_at_once(tmp_path: Path) -> None:
     async with RawServer(photo) as server:
         task, store, plan = shard(tmp_path, server, UPLOADS, per_host=UPLOADS)
-        async with (
-            Codec(task.compression, 10**6, children=2, memory_limit=None, time_limit=60) as codec,
-            Downloader(task.download, Guard(task.allowed_networks)) as downloader,
-        ):
-            await ShardRun(
-                task,
-                0,
-                "pod",
-                store=Slow(str(tmp_path), task.output.path, ""),
-                records=NoRecords(),
-                downloader=downloader,
-                codec=codec,
-                stop=asyncio.Event(),
-            ).run(plan)
+        await run_here(task, Slow(str(tmp_path), task.output.path, ""), plan, children=2)
     found = committed(store, 0)
     assert all(result.object for result in found.values())
 
@@ -431,20 +427,7 @@ async def test_a_container_that_starts_anew_keeps_its_first_parts(tmp_path: Path
         task, store, plan = shard(tmp_path, server, 2)
         first, _ = outcomes(store, plan, 0, {})
         store.create(names.shard_part(0, "pod", 0), results.encode([first]), "application/jsonl")
-        async with (
-            Codec(task.compression, 10**6, children=1, memory_limit=None, time_limit=60) as codec,
-            Downloader(task.download, Guard(task.allowed_networks)) as downloader,
-        ):
-            await ShardRun(
-                task,
-                0,
-                "pod",
-                store=store,
-                records=NoRecords(),
-                downloader=downloader,
-                codec=codec,
-                stop=asyncio.Event(),
-            ).run(plan)
+        await run_here(task, store, plan, children=1)
         assert paths(server) == {"/1": 1}
     assert len(results.read_parts(store, 0)) == 2
 
@@ -465,20 +448,7 @@ async def test_the_log_says_how_far_a_shard_is(
         pictures = [0, 1, 2, 2, 3, 4, 0]
         data = csv_of([str(n), "x", f"{server.url}/{path}"] for n, path in enumerate(pictures))
         store, plan = planned(task, data)
-        async with (
-            Codec(task.compression, 10**6, children=1, memory_limit=None, time_limit=60) as codec,
-            Downloader(task.download, Guard(task.allowed_networks)) as downloader,
-        ):
-            await ShardRun(
-                task,
-                0,
-                "pod",
-                store=store,
-                records=NoRecords(),
-                downloader=downloader,
-                codec=codec,
-                stop=asyncio.Event(),
-            ).run(plan)
+        await run_here(task, store, plan, children=1)
     lines = re.findall("shard 0: (.*) of 7 images tried, (.*) failed", caplog.text)
     counts = [(int(tried), int(failed)) for tried, failed in lines]
     assert (counts[0], counts[-1]) == ((0, 0), (7, 2))

@@ -27,13 +27,12 @@ from imageprocessing_worker.pipeline import UPLOADS, Clock
 from imageprocessing_worker.plan import Plan
 from imageprocessing_worker.records import NoRecords
 from imageprocessing_worker.results import Result
-from imageprocessing_worker.shard import ShardRun
 from imageprocessing_worker.stores import Store
 from imageprocessing_worker.stores.folder import FolderStore
 from imageprocessing_worker.window import LEAST
 
 from tests.unit.raw_server import Answer, Exchange, RawServer
-from tests.unit.tasks import csv_of, make_task, planned
+from tests.unit.tasks import csv_of, make_task, planned, run_shard
 
 
 class PlayedClock(Clock):
@@ -109,17 +108,14 @@ class Shard:
         self.clock.seconds = 0.0
         async with Counted(self.task.download, Guard(self.task.allowed_networks)) as downloader:
             downloader.clock = self.clock
-            await ShardRun(
+            await run_shard(
                 self.task,
-                0,
-                "pod",
-                store=store or self.store,
-                records=NoRecords(),
+                store or self.store,
+                self.plan,
                 downloader=downloader,
                 codec=cast("Codec", codec or Passing()),
-                stop=asyncio.Event(),
                 clock=clock or self.clock,
-            ).run(self.plan)
+            )
 
     def outcomes(self) -> dict[str, Result]:
         found = list(results.committed(self.store, 0) or ())
