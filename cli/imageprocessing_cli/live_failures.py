@@ -29,10 +29,11 @@ def live_failures(cluster: Cluster, name: str, say: Callable[[list[str]], None])
     ended = threading.Event()
 
     def look() -> None:
-        told: set[str] = set()
+        told, label = set[str](), ""
         while len(told) < MAX_SAMPLES and not ended.wait(_EVERY):
             try:
-                found = failures_so_far(cluster, name)
+                label = label or _label_of(cluster, name)
+                found = failures_so_far(cluster, label)
             except CommandError as error:
                 if isinstance(error, ServerError) and error.status == _FORBIDDEN:
                     return
@@ -50,10 +51,12 @@ def live_failures(cluster: Cluster, name: str, say: Callable[[list[str]], None])
         ended.set()
 
 
-def failures_so_far(cluster: Cluster, name: str) -> list[str]:
-    """What the request's running Pods have logged; raises CommandError."""
-    uid = cluster.request(name)["metadata"]["uid"]
-    label = f"{names.LABEL_REQUEST_UID}={uid}"
+def _label_of(cluster: Cluster, name: str) -> str:
+    return f"{names.LABEL_REQUEST_UID}={cluster.request(name)['metadata']['uid']}"
+
+
+def failures_so_far(cluster: Cluster, label: str) -> list[str]:
+    """What running Pods with this label have logged; raises CommandError."""
     running = "status.phase=Running"
     query: dict[str, str | int] = {"container": names.CONTAINER, "limitBytes": _LOG_BYTES}
     return [
