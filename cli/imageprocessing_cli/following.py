@@ -14,6 +14,7 @@ from imageprocessing_operator.status import Status
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 
+from imageprocessing_cli.printing import PLAIN
 from imageprocessing_cli.progress import headline, rate_text, status_of
 
 
@@ -31,10 +32,6 @@ def follow(changes: Iterable[dict[str, Any]], console: Console, failures: Failur
     return status
 
 
-# Product names and URLs are no markup, and a line is cut by nobody.
-_PLAIN: dict[str, Any] = {"markup": False, "highlight": False, "soft_wrap": True}
-
-
 class Failures:
     """Failed images, each shown once, from whatever thread."""
 
@@ -47,7 +44,7 @@ class Failures:
             for line in lines:
                 if line not in self._said:
                     self._said.add(line)
-                    self._console.print(f"  {line}", style="red", **_PLAIN)
+                    self._console.print(f"  {line}", style="red", **PLAIN)
 
 
 class _Lines:
@@ -64,7 +61,7 @@ class _Lines:
             line += "".join(f", {text}" for text in (_shards(status), rate_text(status)) if text)
         if line != self._last:
             self._last = line
-            self._console.print(line, **_PLAIN)
+            self._console.print(line, **PLAIN)
 
 
 class _Bar:
@@ -87,7 +84,7 @@ class _Bar:
         images, line = status.images, headline(status)
         if line != self._last:
             self._last = line
-            self._console.print(f"{name}: {line}", **_PLAIN)
+            self._console.print(f"{name}: {line}", **PLAIN)
         self.display.update(
             self._task,
             description=line.partition(":")[0],

@@ -10,6 +10,8 @@ import click
 import yaml
 
 Object = dict[str, Any]
+PLAIN: dict[str, Any] = {"markup": False, "highlight": False, "soft_wrap": True}
+"""For rich: product names and URLs are no markup, and a line is cut by nobody."""
 
 
 def print_objects(output: str, *objects: Object) -> None:

@@ -30,6 +30,7 @@ from imageprocessing_cli.local import Interrupted, LocalRun, StepFailedError
 from imageprocessing_cli.local_progress import counted
 from imageprocessing_cli.manifest_file import read_local_request
 from imageprocessing_cli.options import allow_network
+from imageprocessing_cli.printing import PLAIN
 
 _WORDS = {
     "plan": "Processing",
@@ -66,7 +67,7 @@ def run(file: Path, folder: Path, csv: Path | None, allowed: tuple[str, ...]) ->
 
     def again(failure: str, attempt: int, attempts: int) -> None:
         said = f"{failure}; trying again ({attempt} of {attempts})"
-        console.print(said, markup=False, highlight=False, soft_wrap=True)
+        console.print(said, **PLAIN)
 
     local = LocalRun(request, _writable(folder.resolve()), allowed, again)
     try:
